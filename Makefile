@@ -1,0 +1,61 @@
+# Everything a developer or a first-time user runs. Needs make and Python >= 3.11 on the PATH; each target sets up what it
+# needs in .venv/ and .cache/, inside this folder. `make` alone lists the targets.
+
+VENV := .venv
+STAMP := $(VENV)/.stamp
+PYTHON ?= $(shell scripts/python.sh)
+BIN := $(VENV)/bin
+CACHE := $(CURDIR)/.cache
+
+# Libraries that write into the user's home, or send usage data, are told not to.
+export PIP_CACHE_DIR := $(CACHE)/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export XDG_CACHE_HOME := $(CACHE)/xdg/cache
+export XDG_CONFIG_HOME := $(CACHE)/xdg/config
+export XDG_DATA_HOME := $(CACHE)/xdg/data
+export XDG_STATE_HOME := $(CACHE)/xdg/state
+export DO_NOT_TRACK := 1
+# An outer virtual environment or a foreign PYTHONPATH must not leak in.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check fix bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(STAMP) ## watch the loop close on real data (about 5 minutes; KEEP=1 leaves the service up)
+	@$(BIN)/python -m service demo $(if $(filter-out 0,$(KEEP)),--keep)
+
+serve: $(STAMP) ## run the service with the models in models/, state in var/
+	@$(BIN)/python -m service serve
+
+test: $(STAMP) ## run every test: unit, integration, end to end
+	@$(if $(CI),scripts/system.sh postgresql)
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## run format, lint, types, architecture contracts, unit tests (seconds)
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/unit
+
+fix: $(STAMP) ## format the code, repair what ruff can repair
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format
+
+bench: $(STAMP) ## reproduce the loop's results on both data sets
+	@$(BIN)/python bench/loop.py
+
+lock: ## pin all dependencies again (UPGRADE=1 to the newest that the bounds allow)
+	@scripts/lock.sh "$(PYTHON)" $(if $(filter-out 0,$(UPGRADE)),--upgrade)
+
+clean: ## remove all that make and the tools made (not var/)
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp carries the date of the last complete set-up: a set-up that was interrupted is done again.
+$(STAMP): requirements.lock pyproject.toml
+	@scripts/setup.sh "$(PYTHON)" $(VENV)
+	@touch $@
