@@ -1,0 +1,145 @@
+"""Policies: the numbers an operator may set per model. Leave one out and its default applies.
+
+Durations are event time (the time at which things happened, which the rows carry), never the time at which Retrue
+happens to look at them, so that a replay of a year behaves as the year did.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from service.domain.duration import parse_duration, parse_window
+
+__all__ = ["Drift", "Gate", "Quality", "Retrain", "Training"]
+
+
+def _duration_text(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+def _window_text(text: str) -> str:
+    parse_window(text)
+    return text
+
+
+def _history_text(text: str) -> str:
+    if text != "all":
+        parse_duration(text)
+    return text
+
+
+DurationText = Annotated[str, AfterValidator(_duration_text)]
+WindowText = Annotated[str, AfterValidator(_window_text)]
+HistoryText = Annotated[str, AfterValidator(_history_text)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+_policy: Any = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+
+
+@_policy
+class Training:
+    """How a version is learned."""
+
+    initial: DurationText | None = None
+    """How much of the source version 1 learns from, counted from its first row; all of it when left out."""
+    windows: tuple[HistoryText, ...] = ("56d", "168d", "all")
+    """Lengths of history that candidates are fitted on; the holdout chooses. ``all`` is everything known."""
+    holdout: DurationText = "7d"
+    """The newest labelled stretch, kept from fitting; candidates and champion are compared on it."""
+    min_rows: Annotated[int, Field(ge=10)] = 200
+    """Fewer labelled rows to fit on than this: the run waits for labels."""
+    refit: bool = True
+    """Fit the chosen recipe again with the holdout included before it is promoted (the judged fit is kept in the
+    lineage, and the refitted one must agree with it)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    deadline: DurationText = "15m"
+    """Wall-clock time after which a trainer is stopped."""
+
+
+@_policy
+class Quality:
+    """What counts as data that are broken upstream. A window that breaks one of these is quarantined."""
+
+    null_rise: Share = 0.2
+    """Highest rise of a column's share of nulls over its reference share."""
+    unseen: Share = 0.2
+    """Highest share of rows with a category that the reference has not."""
+    out_of_range: Share = 0.2
+    """Highest share of rows outside a feature's declared bounds."""
+    constant: bool = True
+    """Whether a column that varied in the reference and stands still in the window is broken."""
+    scale: Annotated[float, Field(gt=1)] = 8.0
+    """All quantiles of a column multiplied by at least this factor (or its inverse): a change of unit."""
+    duplicates: Share = 0.5
+    """Highest share of rows that repeat an earlier row of the window, event time included."""
+    future: Share = 0.05
+    """Highest share of rows whose event time lies after they were answered."""
+    clean_windows: Annotated[int, Field(ge=1)] = 1
+    """So many clean windows in a row end a quarantine."""
+
+
+@_policy
+class Drift:
+    """How served data are compared with the champion's reference."""
+
+    window: WindowText = "7d"
+    """What one check looks at: the newest stretch of event time, or the newest so many rows."""
+    every: DurationText | None = None
+    """Event time from check to check; the window's own length when left out."""
+    numeric: Literal["wasserstein", "ks", "psi", "jensenshannon"] = "wasserstein"
+    """Evidently's method for numeric columns. Pinned: its automatic choice flips with the reference's size."""
+    categorical: Literal["jensenshannon", "psi", "TVD"] = "jensenshannon"
+    """Evidently's method for categorical and boolean columns."""
+    numeric_threshold: Annotated[float, Field(gt=0)] = 0.25
+    categorical_threshold: Annotated[float, Field(gt=0)] = 0.25
+    thresholds: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Thresholds of single columns, by feature name (``prediction`` for the output)."""
+    share: Share = 0.3
+    """A window has drifted when at least this share of the columns has, or the prediction column has."""
+    confirm: Annotated[int, Field(ge=1)] = 2
+    """So many drifted windows in a row are confirmed drift."""
+    min_rows: Annotated[int, Field(ge=20)] = 100
+    """A window with fewer rows gets the verdict `insufficient`."""
+    sample: Annotated[int, Field(ge=500)] = 20_000
+    """At most so many rows a side are compared."""
+
+
+@_policy
+class Retrain:
+    """When a run is started."""
+
+    mode: Literal["off", "suggest", "auto"] = "auto"
+    degradation: Annotated[float, Field(ge=0)] = 0.1
+    """Realised loss this share above the champion's own holdout loss calls for a run."""
+    confirm: Annotated[int, Field(ge=1)] = 1
+    """In so many checks one after the other."""
+    min_labels: Annotated[int, Field(ge=1)] = 100
+    """Labels that must have arrived since the last training cut-off."""
+    cooldown: DurationText = "14d"
+    """After a run has ended, none is started for so long; doubled after each rejection in a row."""
+    cooldown_cap: DurationText = "56d"
+    """The longest that doubling makes a cooldown."""
+    on_drift: bool = False
+    """Whether confirmed drift alone, with realised quality unharmed, starts a run."""
+    max_age: DurationText | None = "91d"
+    """A champion older than this is refreshed."""
+
+
+@_policy
+class Gate:
+    """What a challenger must show before it may answer."""
+
+    floor: float | None = None
+    """Absolute floor of the metric (a ceiling for errors: give the metric's own value, such as 60 for an error)."""
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    """How much worse, as a share of the champion's loss, the lower end of the interval may be."""
+    mode: Literal["improve", "non_inferior"] = "non_inferior"
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """Of the two-sided bootstrap interval."""
+    resamples: Annotated[int, Field(ge=100, le=10_000)] = 1000
+    min_rows: Annotated[int, Field(ge=10)] = 100
+    """Labelled holdout rows below which the verdict is `inconclusive`."""
+    approval: bool = False
+    """Whether a person must approve a challenger that passed."""
