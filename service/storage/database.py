@@ -1,0 +1,205 @@
+"""The SQL database: one engine, short transactions, and its clock, which decides wherever hosts must agree."""
+
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, func, make_url, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL
+
+from service.domain.errors import DatabaseUnavailable, InvalidSetup
+from service.storage import migrations
+
+__all__ = ["Database", "insert_into", "now"]
+
+BUSY_TIMEOUT_S = 10
+"""How long a writer waits for another one, on either database: far above any transaction of ours, all are short."""
+CONNECT_TIMEOUT_S = 5
+MIGRATION_LOCK = 0x52455452
+"""Key of the advisory lock that lets one process at a time migrate a PostgreSQL database."""
+
+
+class Database:
+    """Opens connections lazily: constructing it touches nothing.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///path`` or ``postgresql://user:password@host/name``.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = _parse(url)
+        self.address = parsed.render_as_string(hide_password=True)
+        """The URL without its password, for people."""
+        self.engine = _engine(parsed)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction that only reads."""
+        with self._translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction that commits at the end, or leaves nothing when an error passes."""
+        with self._translated(), self.engine.connect() as opened:
+            connection = opened.execution_options(retrue_writes=True)
+            with connection.begin():
+                yield connection
+
+    def migrate(self) -> None:
+        """Bring the tables up to date; safe when several processes start at once."""
+        # Alembic is imported only here: an api worker checks the revision but never migrates.
+        from service.storage.migrations.upgrade import upgrade
+
+        with self.write() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+            upgrade(connection)
+
+    def check_migrated(self) -> None:
+        """Raise unless the tables are those of this release.
+
+        Raises
+        ------
+        InvalidSetup
+            If the database is empty, older or newer.
+        DatabaseUnavailable
+            If it does not answer.
+        """
+        found = self._revision()
+        if found != migrations.HEAD:
+            msg = (
+                f"the database {self.address} is at revision {found}, this release needs {migrations.HEAD}: migrate it"
+            )
+            raise InvalidSetup(msg, found=found, needed=migrations.HEAD)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self.engine.dispose()
+
+    @staticmethod
+    def now(connection: Connection) -> datetime:
+        """Return the database's own time, UTC."""
+        return now(connection)
+
+    def _revision(self) -> str | None:
+        with self.read() as connection:
+            if not connection.dialect.has_table(connection, "alembic_version"):
+                return None
+            found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            return found
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+            raise self._unavailable(error) from error
+        except exc.DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: exc.SQLAlchemyError) -> DatabaseUnavailable:
+        # The driver's own words may hold the address with its password, so only its kind is told.
+        kind = type(getattr(error, "orig", None) or error).__name__
+        return DatabaseUnavailable(f"the database {self.address} does not answer ({kind})", retry_after_s=2)
+
+
+def now(connection: Connection) -> datetime:
+    """Return the database's own time, UTC; not the transaction's start, which may lie before a wait for a lock."""
+    if connection.dialect.name == "sqlite":
+        stamp: str = connection.scalar(text("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')"))
+        return datetime.fromisoformat(stamp).replace(tzinfo=UTC)
+    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return moment.astimezone(UTC)
+
+
+def insert_into(connection: Connection, table: Table) -> "postgresql.Insert | sqlite.Insert":
+    """Return an insert that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update`` on both databases."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError as error:
+        msg = "the database URL can't be read: write sqlite:///path or postgresql://user:password@host/name"
+        raise InvalidSetup(msg) from error
+    if parsed.drivername in {"postgres", "postgresql"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        msg = f"the database {parsed.get_backend_name()!r} is not supported: use sqlite or postgresql"
+        raise InvalidSetup(msg)
+    if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        msg = "SQLite needs a file: several processes share it"
+        raise InvalidSetup(msg)
+    return parsed
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        return create_engine(
+            url,
+            json_serializer=_to_json,
+            pool_pre_ping=True,
+            pool_timeout=BUSY_TIMEOUT_S,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "options": f"-c timezone=UTC -c lock_timeout={BUSY_TIMEOUT_S * 1000}",
+            },
+        )
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, json_serializer=_to_json, connect_args={"timeout": BUSY_TIMEOUT_S})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # Python's driver would begin lazily; we begin ourselves
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    # Turning a fresh file to WAL needs it alone for a moment, and SQLite does not wait for that by itself.
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A reader that turns writer half-way is refused at once if another wrote meanwhile, whatever the time-out says:
+    # so writers say at the start that they are.
+    writes = connection.get_execution_options().get("retrue_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _to_json(value: Any) -> str:
+    """Return JSON; a figure that is not finite becomes null, for PostgreSQL refuses it and no reader expects it."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,262 @@
+"""The SQL tables. One description serves SQLite and PostgreSQL; Alembic's migrations follow it."""
+
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+
+from service.storage.columns import Counter, Json, Moment
+
+__all__ = [
+    "audit",
+    "audit_head",
+    "champions",
+    "checks",
+    "leases",
+    "metadata",
+    "models",
+    "replica_models",
+    "replicas",
+    "run_events",
+    "runs",
+    "swaps",
+    "switches",
+    "versions",
+]
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("spec", Json, nullable=True),  # resolved: task, metric, schema (features), policies, source; never code
+    Column("spec_digest", String(64), nullable=True),
+    Column("file", Text, nullable=True),
+    Column("error", Text, nullable=True),  # why the file can't be used now; the champion serves on
+    Column("registered_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)
+
+switches = Table(
+    "switches",
+    metadata,
+    Column("model", String(63), ForeignKey("models.name"), primary_key=True),
+    # pause (schedule only) | freeze (no training, no promotion) | pin (champion fixed) | hold (no automatic promotion)
+    # | quarantine (data broken upstream)
+    Column("name", String(16), primary_key=True),
+    Column("value", Json, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=True),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("model", String(63), ForeignKey("models.name"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(16), nullable=False),
+    Column("run_id", String(36), nullable=True),
+    Column("parent", Integer, nullable=True),  # the champion when the run began
+    Column("artifact", String(64), nullable=False),  # sha256 of the joblib file
+    Column("manifest", Json, nullable=False),  # schema, golden rows, library versions: what a load needs
+    Column("lineage", Json, nullable=False),
+    Column("metrics", Json, nullable=False),  # holdout: {"value", "loss", "metric", "n", "ci": [low, high]}
+    Column("reference", Json, nullable=False),  # the snapshot that its checks compare with
+    Column("learned_until", Moment, nullable=False),  # newest event time in its training rows
+    Column("created_at", Moment, nullable=False),
+)
+
+champions = Table(
+    "champions",
+    metadata,
+    Column("model", String(63), ForeignKey("models.name"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("generation", Counter, nullable=False),
+    Column("previous_version", Integer, nullable=True),
+    Column("changed_at", Moment, nullable=False),
+    Column("changed_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+swaps = Table(
+    "swaps",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("model", String(63), ForeignKey("models.name"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),  # promote | rollback
+    Column("state", String(16), nullable=False),  # waiting (replicas pre-load) | committed | failed
+    Column("expected_generation", Counter, nullable=False),
+    Column("generation", Counter, nullable=True),  # what the commit made it
+    Column("previous_version", Integer, nullable=True),
+    Column("run_id", String(36), nullable=True),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("error", Text, nullable=True),
+    Column("created_at", Moment, nullable=False),
+    Column("ended_at", Moment, nullable=True),
+    Column("event_time", Moment, nullable=True),  # where the data stood: places the swap on a replayed time line
+    Index(
+        "one_waiting_swap_per_model",
+        "model",
+        unique=True,
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+    Index("ix_swaps_model_generation", "model", "generation"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(36), primary_key=True),  # UUIDv7: sorts by time
+    Column("model", String(63), ForeignKey("models.name"), nullable=False),
+    Column("state", String(24), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("trigger", String(16), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("force", Boolean, nullable=False, server_default=text("false")),
+    Column("idempotency_key", String(200), nullable=True),
+    Column("request_digest", String(64), nullable=True),  # the same key with another body is refused
+    Column("check_id", String(36), nullable=True),  # the evidence
+    Column("until", Moment, nullable=True),  # event time the run may look up to; the newest when null
+    Column("attempt", Integer, nullable=False, server_default=text("1")),
+    Column("token", Counter, nullable=True),  # fencing token of the leader that works on it
+    Column("version", Integer, nullable=True),
+    Column("code", String(48), nullable=True),  # slug of the outcome: no_new_data, train_error, gate_fail …
+    Column("detail", Text, nullable=True),
+    Column("snapshot", Json, nullable=True),  # tables, versions, filter, rows, digest
+    Column("snapshot_digest", String(64), nullable=True),
+    Column("candidates", Json, nullable=True),
+    Column("gate", Json, nullable=True),
+    Column("progress", Json, nullable=True),  # {"step", "done", "of", "words"}
+    Column("seconds", Json, nullable=True),  # wall-clock seconds spent in each state
+    Column("peak_bytes", Counter, nullable=True),
+    Column("requested_at", Moment, nullable=False),
+    Column("started_at", Moment, nullable=True),
+    Column("heartbeat_at", Moment, nullable=True),
+    Column("finished_at", Moment, nullable=True),
+    Column("decided_event_time", Moment, nullable=True),  # where the data stood when it ended: cooldowns count from it
+    Index(
+        "one_active_run_per_model", "model", unique=True, sqlite_where=text("active"), postgresql_where=text("active")
+    ),
+    Index(
+        "one_run_per_idempotency_key",
+        "model",
+        "idempotency_key",
+        unique=True,
+        sqlite_where=text("idempotency_key IS NOT NULL"),
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    Index("ix_runs_model_requested_at", "model", "requested_at"),
+)
+
+run_events = Table(
+    "run_events",
+    metadata,
+    Column("run_id", String(36), ForeignKey("runs.id"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", Moment, nullable=False),
+    Column("before", String(24), nullable=True),
+    Column("after", String(24), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("token", Counter, nullable=True),
+)
+
+checks = Table(
+    "checks",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("model", String(63), ForeignKey("models.name"), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("actor", Text, nullable=False),  # schedule, or who asked
+    Column("version", Integer, nullable=True),  # the champion whose reference was used
+    Column("generation", Counter, nullable=True),
+    Column("window_from", Moment, nullable=True),  # event time, exclusive
+    Column("window_until", Moment, nullable=True),  # event time, inclusive
+    Column("rows", Integer, nullable=True),
+    Column("verdict", String(16), nullable=True),
+    Column("reason", Text, nullable=True),
+    Column("examination", Json, nullable=True),
+    Column("situation", Json, nullable=True),  # what the decision rested on
+    Column("decision", Json, nullable=True),
+    Column("degraded", Boolean, nullable=True),
+    Column("run_id", String(36), nullable=True),  # the run it started
+    Column("lake_version", Counter, nullable=True),
+    Column("report", Text, nullable=True),  # path of the HTML evidence below the home's reports/
+    Column("error", Text, nullable=True),
+    Column("token", Counter, nullable=True),
+    Column("requested_at", Moment, nullable=False),
+    Column("finished_at", Moment, nullable=True),
+    Column("seconds", Json, nullable=True),
+    Index(
+        "one_active_check_per_model", "model", unique=True, sqlite_where=text("active"), postgresql_where=text("active")
+    ),
+    Index("ix_checks_model_requested_at", "model", "requested_at"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Counter, primary_key=True, autoincrement=False),
+    Column("at", Moment, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", String(48), nullable=False),
+    Column("model", String(63), nullable=True),
+    Column("subject", Text, nullable=True),  # a run's id, a version, a generation
+    Column("reason", Text, nullable=False),
+    Column("facts", Json, nullable=False),
+    Column("digest", String(64), nullable=False),  # over this row and the digest before it
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Counter, nullable=False),
+    Column("digest", String(64), nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("token", Counter, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("worker", Integer, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("heartbeat_at", Moment, nullable=False),
+)
+
+replica_models = Table(
+    "replica_models",
+    metadata,
+    Column("replica_id", String(36), primary_key=True),
+    Column("model", String(63), primary_key=True),
+    Column("version", Integer, nullable=True),  # what its slot holds
+    Column("generation", Counter, nullable=True),
+    Column("swap_id", String(36), nullable=True),  # the waiting swap it has answered
+    Column("swap_ready", Boolean, nullable=True),  # pre-loaded, verified and warmed; false: see error
+    Column("error", Text, nullable=True),
+    Column("at", Moment, nullable=False),
+)
