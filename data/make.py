@@ -14,6 +14,7 @@ The same input and the same version of pyarrow give the same bytes.
 
 import hashlib
 import sys
+from collections.abc import Hashable
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 HERE = Path(__file__).resolve().parent
 
-ELECTRICITY = {
+ELECTRICITY: dict[Hashable, str] = {
     "date": "float64",
     "day": "int64",
     "period": "float64",
@@ -36,7 +37,7 @@ ELECTRICITY = {
 ELECTRICITY_ROWS = 45_312
 ELECTRICITY_START = pd.Timestamp("1996-05-07T00:00", tz="UTC")
 
-BIKES = {
+BIKES: dict[Hashable, str] = {
     "instant": "int64",
     "dteday": "str",
     "season": "int64",
@@ -58,13 +59,13 @@ BIKES = {
 BIKES_ROWS = 17_379
 
 
-def read(path: Path, columns: dict[str, str], rows: int) -> pd.DataFrame:
+def read(path: Path, columns: dict[Hashable, str], rows: int) -> pd.DataFrame:
     """Read one published file, or stop when it is not the file that is documented above."""
     if not path.is_file():
         sys.exit(f"{path} does not exist: give the folder that holds electricity.csv and bike_hours.csv")
     found = list(pd.read_csv(path, nrows=0).columns)
     if found != list(columns):
-        sys.exit(f"{path}: expected the columns {', '.join(columns)}; found {', '.join(found)}")
+        sys.exit(f"{path}: expected the columns {', '.join(map(str, columns))}; found {', '.join(found)}")
     frame = pd.read_csv(path, dtype=columns)
     if len(frame) != rows:
         sys.exit(f"{path}: expected {rows} rows, found {len(frame)}")

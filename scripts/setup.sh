@@ -28,14 +28,15 @@ trap 'rm -rf .cache/setup.lock' EXIT
 trap 'exit 130' INT TERM
 
 echo "setting up $venv with $("$python" -V 2>&1): about a minute" >&2
-# A venv whose Python is gone or was replaced cannot be repaired.
-if [ "$("$venv/bin/python" -c 'import sys; print(sys.version_info[:2])' 2>/dev/null)" != \
-     "$("$python" -c 'import sys; print(sys.version_info[:2])')" ]; then
+# A venv of another Python, or of one that is gone or was replaced, cannot be repaired: it is made anew.
+origin='import sys; print(sys.version, sys.base_prefix)'
+if [ "$("$venv/bin/python" -c "$origin" 2>/dev/null)" != "$("$python" -c "$origin")" ]; then
     rm -rf "$venv"
-fi
-if ! "$python" -m venv "$venv"; then
-    echo "error: $python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2
-    exit 1
+    if ! "$python" -m venv "$venv"; then
+        rm -rf "$venv"
+        echo "error: $python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2
+        exit 1
+    fi
 fi
 # --no-deps: the lock is complete. --no-compile: Python compiles what is imported, when it is imported.
 "$venv/bin/python" -m pip install --quiet --no-compile --no-deps --require-hashes --requirement requirements.lock

@@ -130,17 +130,27 @@ def verdict_of(
     if rows < min_rows:
         return Verdict.INSUFFICIENT, f"{rows} rows in the window; {min_rows} are needed"
     features = [column for column in columns if column.role == "feature" and column.drifted is not None]
+    if not features:
+        return Verdict.INSUFFICIENT, "no feature could be evaluated"
     moved = [column for column in features if column.drifted]
     output = [column for column in columns if column.role == "prediction" and column.drifted]
     if output:
         return Verdict.DRIFTED, f"the predictions have moved: {_words(output)}"
-    if features and len(moved) >= max(1.0, share * len(features)):
+    if len(moved) >= max(1.0, share * len(features)):
         return Verdict.DRIFTED, f"{len(moved)} of {len(features)} features have moved: {_words(moved)}"
+    blind = sum(column.drifted is None for column in columns)
+    unseen = f"; {blind} could not be evaluated" if blind else ""
     if moved:
-        return Verdict.CLEAN, f"only {len(moved)} of {len(features)} features have moved: {_words(moved)}"
-    return Verdict.CLEAN, f"all {len(features)} features lie within their thresholds"
+        return Verdict.CLEAN, f"only {len(moved)} of {len(features)} features have moved: {_words(moved)}{unseen}"
+    return Verdict.CLEAN, f"all {len(features)} features lie within their thresholds{unseen}"
 
 
 def _words(columns: list[ColumnDrift]) -> str:
-    worst = sorted(columns, key=lambda column: -(column.statistic or 0) / column.threshold)[:3]
+    worst = sorted(columns, key=_excess, reverse=True)[:3]
     return ", ".join(f"{c.column} {c.statistic:.3g} (threshold {c.threshold:.3g})" for c in worst)
+
+
+def _excess(column: ColumnDrift) -> float:
+    """Return how many times over its threshold a drifted column is; a p-value lies below its threshold."""
+    ratio = (column.statistic or 0.0) / column.threshold
+    return ratio if ratio >= 1 else 1 / max(ratio, 1e-9)

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from service.domain.check import Verdict
+from service.domain.check import Performance, Verdict
 from service.domain.duration import format_duration, parse_duration
 from service.domain.policy import Retrain
 from service.domain.run import Trigger
 
-__all__ = ["Action", "Decision", "Situation", "cooldown_of", "decide"]
+__all__ = ["Action", "Decision", "Situation", "decide", "is_degraded", "retry_of"]
 
 
 class Action(StrEnum):
@@ -46,6 +46,8 @@ class Situation:
     """Event time at which the model's last finished run was decided."""
     rejected_in_a_row: int
     active_run: str | None
+    promoted_at: datetime | None = None
+    """Event time at which the champion was promoted."""
     paused: bool = False
     frozen: bool = False
 
@@ -66,10 +68,21 @@ class Decision:
         return plain
 
 
-def cooldown_of(policy: Retrain, rejected_in_a_row: int) -> timedelta:
-    """Return the pause after a run: the cooldown, doubled for each rejection in a row, up to the cap."""
-    base, cap = parse_duration(policy.cooldown), parse_duration(policy.cooldown_cap)
-    return min(base * 2 ** min(rejected_in_a_row, 16), max(base, cap))
+def retry_of(policy: Retrain, rejected_in_a_row: int) -> timedelta:
+    """Return the pause after a run that promoted nothing: it grows with each rejection after the first, to the cap."""
+    base, cap = parse_duration(policy.retry), parse_duration(policy.cooldown_cap)
+    grown: timedelta = base * policy.backoff ** min(max(rejected_in_a_row - 1, 0), 16)
+    return min(grown, max(base, cap))
+
+
+def is_degraded(policy: Retrain, performance: Performance | None) -> bool:
+    """Return whether realised quality alone would call for a run, were it confirmed.
+
+    Without enough labels, or without a loss to compare with, nothing is known, and nothing is called degraded.
+    """
+    if performance is None or performance.loss is None or performance.reference_loss is None:
+        return False
+    return performance.loss > performance.reference_loss * (1 + policy.degradation)
 
 
 def decide(policy: Retrain, situation: Situation) -> Decision:
@@ -113,13 +126,15 @@ def _stay(code: str, reason: str) -> Decision:
 def _cause(policy: Retrain, s: Situation) -> tuple[Trigger, str] | None:
     if s.loss is not None and s.reference_loss is not None and s.degraded_in_a_row >= policy.confirm:
         rise = s.loss / s.reference_loss - 1 if s.reference_loss > 0 else float("inf")
-        return Trigger.PERFORMANCE, f"realised loss {s.loss:.4g} is {rise:.0%} above the reference {s.reference_loss:.4g}"
+        return (
+            Trigger.PERFORMANCE,
+            f"realised loss {s.loss:.4g} is {rise:.0%} above the reference {s.reference_loss:.4g}",
+        )
     if policy.on_drift and s.drifted_in_a_row >= 1 and s.verdict is Verdict.DRIFTED:
         return Trigger.DRIFT, f"{s.drifted_in_a_row} drifted windows in a row"
-    if policy.max_age is not None and s.learned_until is not None:
-        age = s.now - s.learned_until
-        if age >= parse_duration(policy.max_age):
-            return Trigger.AGE, f"the champion learned nothing newer than {format_duration(age)} ago"
+    since = s.promoted_at or s.learned_until
+    if policy.max_age is not None and since is not None and s.now - since >= parse_duration(policy.max_age):
+        return Trigger.AGE, f"the champion has been there for {format_duration(s.now - since)}"
     return None
 
 
@@ -134,8 +149,11 @@ def _obstacle(policy: Retrain, s: Situation) -> tuple[str, str] | None:
         return "run_in_progress", f"run {s.active_run} is under way"
     if s.new_labels < policy.min_labels:
         return "few_labels", f"only {s.new_labels} labels are new, {policy.min_labels} are needed"
-    if s.last_run_ended is not None:
-        pause = cooldown_of(policy, s.rejected_in_a_row)
-        if s.now < s.last_run_ended + pause:
-            return "cooldown", f"the cooldown of {format_duration(pause)} is not over"
+    pauses = (
+        ("the cooldown after a promotion", s.promoted_at, parse_duration(policy.cooldown)),
+        ("the pause after the last run", s.last_run_ended, retry_of(policy, s.rejected_in_a_row)),
+    )
+    for name, since, pause in pauses:
+        if since is not None and s.now < since + pause:
+            return "cooldown", f"{name}, {format_duration(pause)}, is not over"
     return None

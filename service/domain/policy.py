@@ -4,7 +4,7 @@ Durations are event time (the time at which things happened, which the rows carr
 happens to look at them, so that a replay of a year behaves as the year did.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -35,10 +35,10 @@ WindowText = Annotated[str, AfterValidator(_window_text)]
 HistoryText = Annotated[str, AfterValidator(_history_text)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-_policy: Any = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+_STRICT = ConfigDict(extra="forbid")
 
 
-@_policy
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Training:
     """How a version is learned."""
 
@@ -46,19 +46,19 @@ class Training:
     """How much of the source version 1 learns from, counted from its first row; all of it when left out."""
     windows: tuple[HistoryText, ...] = ("56d", "168d", "all")
     """Lengths of history that candidates are fitted on; the holdout chooses. ``all`` is everything known."""
-    holdout: DurationText = "7d"
+    holdout: DurationText = "14d"
     """The newest labelled stretch, kept from fitting; candidates and champion are compared on it."""
     min_rows: Annotated[int, Field(ge=10)] = 200
     """Fewer labelled rows to fit on than this: the run waits for labels."""
     refit: bool = True
-    """Fit the chosen recipe again with the holdout included before it is promoted (the judged fit is kept in the
-    lineage, and the refitted one must agree with it)."""
+    """Fit the chosen recipe again with the holdout included before it is promoted. Where the refit does not agree with
+    the judged fit on older rows, the judged one is promoted instead."""
     seed: Annotated[int, Field(ge=0)] = 0
     deadline: DurationText = "15m"
     """Wall-clock time after which a trainer is stopped."""
 
 
-@_policy
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Quality:
     """What counts as data that are broken upstream. A window that breaks one of these is quarantined."""
 
@@ -80,7 +80,7 @@ class Quality:
     """So many clean windows in a row end a quarantine."""
 
 
-@_policy
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Drift:
     """How served data are compared with the champion's reference."""
 
@@ -92,8 +92,10 @@ class Drift:
     """Evidently's method for numeric columns. Pinned: its automatic choice flips with the reference's size."""
     categorical: Literal["jensenshannon", "psi", "TVD"] = "jensenshannon"
     """Evidently's method for categorical and boolean columns."""
-    numeric_threshold: Annotated[float, Field(gt=0)] = 0.25
-    categorical_threshold: Annotated[float, Field(gt=0)] = 0.25
+    numeric_threshold: Annotated[float, Field(gt=0)] | None = None
+    """Left out: 0.25 for distances (drifted at or above it), 0.001 for `ks`, a p-value (drifted at or below it)."""
+    categorical_threshold: Annotated[float, Field(gt=0)] | None = None
+    """Left out: 0.25 for distances, 0.002 for `TVD`, a p-value out of 1,000 permutations."""
     thresholds: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Thresholds of single columns, by feature name (``prediction`` for the output)."""
     share: Share = 0.3
@@ -106,7 +108,7 @@ class Drift:
     """At most so many rows a side are compared."""
 
 
-@_policy
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Retrain:
     """When a run is started."""
 
@@ -117,26 +119,35 @@ class Retrain:
     """In so many checks one after the other."""
     min_labels: Annotated[int, Field(ge=1)] = 100
     """Labels that must have arrived since the last training cut-off."""
-    cooldown: DurationText = "14d"
-    """After a run has ended, none is started for so long; doubled after each rejection in a row."""
+    cooldown: DurationText = "21d"
+    """After a promotion, no run is started for so long. Not shorter than the holdout, or the new champion would have
+    learned part of the rows on which it is to be judged."""
+    retry: DurationText = "7d"
+    """After a run that promoted nothing, none is started for so long."""
+    backoff: Annotated[float, Field(ge=1, le=10)] = 1.0
+    """By this factor that pause grows with each further rejection in a row. 1: it does not; on a world that keeps
+    moving, patience costs more than another fit."""
     cooldown_cap: DurationText = "56d"
-    """The longest that doubling makes a cooldown."""
+    """The longest that it grows, and the longest that a run waits for labels."""
     on_drift: bool = False
     """Whether confirmed drift alone, with realised quality unharmed, starts a run."""
-    max_age: DurationText | None = "91d"
-    """A champion older than this is refreshed."""
+    max_age: DurationText | None = "42d"
+    """So long after its promotion a champion is due for a challenger, however well it does."""
 
 
-@_policy
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Gate:
     """What a challenger must show before it may answer."""
 
     floor: float | None = None
     """Absolute floor of the metric (a ceiling for errors: give the metric's own value, such as 60 for an error)."""
-    margin: Annotated[float, Field(ge=0)] = 0.0
+    margin: Annotated[float, Field(ge=0)] = 0.05
     """How much worse, as a share of the champion's loss, the lower end of the interval may be."""
+    min_gain: Annotated[float, Field(ge=0)] = 0.1
+    """By how much, as a share of the champion's loss, the challenger must be better on the rows themselves."""
     mode: Literal["improve", "non_inferior"] = "non_inferior"
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """What the lower end of the interval must clear: nought, or nought less the margin."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
     """Of the two-sided bootstrap interval."""
     resamples: Annotated[int, Field(ge=100, le=10_000)] = 1000
     min_rows: Annotated[int, Field(ge=10)] = 100

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from service.storage.database import insert_into
+from service.storage.database import insert_new
 from service.storage.tables import audit, audit_head
 
 __all__ = ["AuditRow", "append", "list_of", "verify"]
@@ -45,7 +45,7 @@ def append(
     facts: Mapping[str, Any] | None = None,
 ) -> AuditRow:
     """Write one row in the caller's transaction; the head's row is the lock that keeps the chain in order."""
-    conn.execute(insert_into(conn, audit_head).values(id=_HEAD, seq=0, digest=_START).on_conflict_do_nothing())
+    insert_new(conn, audit_head, id=_HEAD, seq=0, digest=_START)
     head = conn.execute(select(audit_head).where(audit_head.c.id == _HEAD).with_for_update()).one()
     values: dict[str, Any] = {
         "seq": head.seq + 1,

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, update
 from service.domain.errors import Conflict, GenerationMismatch, NotAllowedNow
 from service.domain.version import VersionState
 from service.storage import audit, versions
-from service.storage.database import insert_into
+from service.storage.database import insert_new
 from service.storage.ids import new_id
 from service.storage.tables import champions, swaps
 
@@ -245,12 +245,12 @@ def history(conn: Connection, model: str) -> list[Swap]:
 def _compare_and_set(conn: Connection, after: Champion, *, expected_generation: int) -> None:
     values = asdict(after)
     if expected_generation == 0:
-        written = conn.execute(insert_into(conn, champions).values(**values).on_conflict_do_nothing()).rowcount
+        is_written = insert_new(conn, champions, **values)
     else:
         c = champions.c
         query = update(champions).where(c.model == after.model, c.generation == expected_generation)
-        written = conn.execute(query.values(**values)).rowcount
-    if not written:
+        is_written = conn.execute(query.values(**values)).rowcount == 1
+    if not is_written:
         raise _mismatch(after.model, expected_generation, current(conn, after.model))
 
 
@@ -264,8 +264,7 @@ def _mismatch(model: str, expected: int, found: Champion | None) -> GenerationMi
 
 def _insert_swap(conn: Connection, model: str, **values: Any) -> str | None:
     swap_id = new_id()
-    query = insert_into(conn, swaps).values(id=swap_id, model=model, **values).on_conflict_do_nothing()
-    return swap_id if conn.execute(query).rowcount else None
+    return swap_id if insert_new(conn, swaps, id=swap_id, model=model, **values) else None
 
 
 def _end_waiting(conn: Connection, swap_id: str, **values: Any) -> None:

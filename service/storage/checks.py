@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select, update
 
 from service.domain.check import CheckState
 from service.domain.errors import LeaseLost, NotAllowedNow, UnknownCheck
-from service.storage.database import insert_into
+from service.storage.database import insert_new
 from service.storage.ids import new_id
 from service.storage.tables import checks
 
@@ -48,7 +48,9 @@ class Check:
 def create(conn: Connection, model: str, *, actor: str, at: datetime, **columns: Any) -> Check:
     """Queue a check; return the model's active one instead if it has one, for a check may be asked for twice."""
     check_id = new_id()
-    query = insert_into(conn, checks).values(
+    is_new = insert_new(
+        conn,
+        checks,
         id=check_id,
         model=model,
         state=CheckState.QUEUED.value,
@@ -57,7 +59,7 @@ def create(conn: Connection, model: str, *, actor: str, at: datetime, **columns:
         requested_at=at,
         **columns,
     )
-    if conn.execute(query.on_conflict_do_nothing()).rowcount:
+    if is_new:
         return get(conn, check_id)
     row = conn.execute(select(checks).where(checks.c.model == model, checks.c.active)).mappings().one()
     return _check(row)

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 from service.domain.errors import DatabaseUnavailable, InvalidSetup
 from service.storage import migrations
 
-__all__ = ["Database", "insert_into", "now"]
+__all__ = ["Database", "insert_into", "insert_new", "now"]
 
 BUSY_TIMEOUT_S = 10
 """How long a writer waits for another one, on either database: far above any transaction of ours, all are short."""
@@ -60,6 +60,8 @@ class Database:
         # Alembic is imported only here: an api worker checks the revision but never migrates.
         from service.storage.migrations.upgrade import upgrade
 
+        if self.engine.dialect.name == "sqlite":
+            Path(str(self.engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
@@ -131,6 +133,13 @@ def insert_into(connection: Connection, table: Table) -> "postgresql.Insert | sq
     return postgresql.insert(table)
 
 
+def insert_new(connection: Connection, table: Table, **values: Any) -> bool:
+    """Insert a row and return True; False, and nothing done, if it breaks a unique index."""
+    query = insert_into(connection, table).values(**values).on_conflict_do_nothing()
+    # Without the option SQLAlchemy does not know an insert's count on PostgreSQL: it would be -1.
+    return connection.execute(query, execution_options={"preserve_rowcount": True}).rowcount == 1
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
@@ -160,7 +169,6 @@ def _engine(url: URL) -> Engine:
                 "options": f"-c timezone=UTC -c lock_timeout={BUSY_TIMEOUT_S * 1000}",
             },
         )
-    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, json_serializer=_to_json, connect_args={"timeout": BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

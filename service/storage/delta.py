@@ -20,7 +20,7 @@ from service.domain.errors import LakeUnavailable
 
 __all__ = ["DeltaFolder", "MisfitError", "View"]
 
-_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=1 << 16)
+_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=1 << 14)
 _TARGET_BYTES = 32 << 20
 """Compacted files grow to about this: a few 100,000 rows, so that a window opens one or two of them."""
 _SMALL_FILES = 8
@@ -211,7 +211,8 @@ class DeltaFolder:
                 merged = int(done["numFilesRemoved"])
             table.create_checkpoint()
             table.cleanup_metadata()
-            removed = len(table.vacuum(dry_run=False))
+            # Full: a checkpoint forgets the files that were merged long ago, and a light vacuum would leave them.
+            removed = len(table.vacuum(dry_run=False, full=True))
             self._table = None
             return {"files": len(sizes), "merged": merged, "removed": removed}
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, select, update
 
 from service.domain.errors import LeaseLost
-from service.storage.database import insert_into, now
+from service.storage.database import insert_new, now
 from service.storage.tables import leases
 
 __all__ = ["Lease", "acquire", "holder", "release", "renew", "verify"]
@@ -30,8 +30,7 @@ def acquire(conn: Connection, name: str, owner: str, ttl_s: float) -> Lease | No
     """
     moment = now(conn)
     first = Lease(name=name, owner=owner, token=1, expires_at=moment + timedelta(seconds=ttl_s))
-    query = insert_into(conn, leases).values(name=name, owner=owner, token=first.token, expires_at=first.expires_at)
-    if conn.execute(query.on_conflict_do_nothing()).rowcount:
+    if insert_new(conn, leases, name=name, owner=owner, token=first.token, expires_at=first.expires_at):
         return first
     row = conn.execute(select(leases).where(leases.c.name == name).with_for_update()).one()
     moment = now(conn)  # again: the wait for the row may have been long

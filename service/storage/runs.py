@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import Conflict, LeaseLost, NotAllowedNow, RunInProgress, UnknownRun
 from service.domain.run import ACTIVE, TERMINAL, RunState, Trigger, may_follow
-from service.storage.database import insert_into
+from service.storage.database import insert_new
 from service.storage.ids import new_id
 from service.storage.tables import run_events, runs
 
@@ -109,7 +109,9 @@ def create(
     if stored is not None:
         return stored
     run_id = new_id()
-    query = insert_into(conn, runs).values(
+    is_new = insert_new(
+        conn,
+        runs,
         id=run_id,
         model=model,
         state=RunState.QUEUED.value,
@@ -124,7 +126,7 @@ def create(
         until=until,
         requested_at=at,
     )
-    if not conn.execute(query.on_conflict_do_nothing()).rowcount:
+    if not is_new:
         # Another transaction was faster, with the same key or with a run of its own.
         stored = _same_request(conn, model, idempotency_key, request_digest)
         if stored is not None:

@@ -1,0 +1,275 @@
+"""A stream of labelled rows under a simulated clock, and the policies that are tried on it."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from service.domain.check import Examination, Verdict
+from service.domain.decision import Action, Decision, Situation, decide, is_degraded
+from service.domain.duration import parse_duration, parse_window
+from service.domain.errors import TrainingFailed
+from service.domain.gate import Outcome
+from service.domain.spec import ModelSpec, Schema
+from service.learning.candidates import fit, start_of
+from service.learning.examine import examine, reference_rows
+from service.learning.frames import EVENT_TIME, LABEL, OUTPUT, between, canonical, labels
+from service.learning.metric import Metric, metric_of
+from service.learning.package import package, predictor_of
+from service.learning.performance import kappa_against_no_change
+from service.learning.predictor import Predictor
+from service.learning.schema import infer
+from service.learning.train import Challenge, challenge
+
+__all__ = ["Stream", "calendar", "never", "ours"]
+
+WEEK = timedelta(days=7)
+COUNTS = ("promotions", "retrains", "rejected", "inconclusive", "failed", "checks", "quarantined", "drifted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Rows in time order, of which the first stretch is known from the start and the others come week by week."""
+
+    spec: ModelSpec
+    schema: Schema
+    rows: pd.DataFrame
+    start: datetime
+    """End of the stretch that version 1 learns from: all its labels are known."""
+    delay: timedelta
+    metric: Metric
+    seed: int = 0
+
+    @staticmethod
+    def of(spec: ModelSpec, source: pd.DataFrame, *, delay: str, weeks: int | None) -> "Stream":
+        """Return the stream of a model's source; `weeks` cuts it off after so many."""
+        schema = infer(spec, source)
+        rows = canonical(spec, schema, source)
+        start = rows[EVENT_TIME].iloc[0].to_pydatetime() + parse_duration(spec.training.initial or "56d")
+        if weeks is not None:
+            rows = between(rows, after=None, until=start + weeks * WEEK)
+        return Stream(
+            spec=spec,
+            schema=schema,
+            rows=rows,
+            start=start,
+            delay=parse_duration(delay),
+            metric=metric_of(spec.metric, schema),
+        )
+
+    @property
+    def end(self) -> datetime:
+        """Newest event time."""
+        moment: datetime = self.rows[EVENT_TIME].iloc[-1].to_pydatetime()
+        return moment
+
+    @property
+    def served_rows(self) -> int:
+        """Rows that are answered."""
+        return len(between(self.rows, after=self.start, until=None))
+
+    @property
+    def weeks(self) -> int:
+        """Weeks that are answered, the last one perhaps in part."""
+        return -(-(self.end - self.start) // WEEK)
+
+    def known_at(self, now: datetime) -> pd.DataFrame:
+        """Return the rows whose labels are known at `now`."""
+        return between(self.rows, after=None, until=max(self.start, now - self.delay))
+
+    def first_version(self) -> Challenge:
+        """Return version 1."""
+        return challenge(
+            self.spec, self.schema, self.known_at(self.start), champion=None, until=self.start, seed=self.seed
+        )
+
+    def scored(self, policy: str, output: NDArray[Any], **counts: int | None) -> dict[str, Any]:
+        """Return the figures of a policy that gave `output` to the answered rows."""
+        served = between(self.rows, after=self.start, until=None)
+        truth = labels(self.schema, served)
+        losses = self.metric.row_losses(truth, output)
+        if losses is None:
+            msg = f"{self.metric.name} is no mean over rows"
+            raise ValueError(msg)
+        # A row at the very end of a week belongs to it: weeks are (start, start + 7 d].
+        place = -(-(served[EVENT_TIME] - self.start) // WEEK)
+        weekly = pd.Series(losses).groupby(place.to_numpy()).mean()
+        kappa = None
+        if self.schema.task == "classification":
+            kappa = kappa_against_no_change(pd.Series(truth), pd.Series(output))
+        return {
+            "policy": policy,
+            "weekly": self.metric.as_value(float(weekly.mean())),
+            "overall": self.metric.as_value(float(losses.mean())),
+            "kappa": kappa,
+            "by_week": [round(self.metric.as_value(float(value)), 4) for value in weekly],
+            **{name: counts.get(name) for name in COUNTS},
+        }
+
+
+def never(stream: Stream, first: Challenge) -> dict[str, Any]:
+    """Version 1 answers for ever."""
+    output, _ = first.predictor.answer(between(stream.rows, after=stream.start, until=None))
+    return stream.scored("never retrained", output, promotions=0, retrains=0)
+
+
+def calendar(stream: Stream, first: Challenge, *, every: int, window: str) -> dict[str, Any]:
+    """Refit every so many weeks on `window`, whatever happens: no check, no gate."""
+    champion, outputs, refits = first.predictor, [], 0
+    for week in range(stream.weeks):
+        now = stream.start + week * WEEK
+        if week and week % every == 0:
+            known = stream.known_at(now)
+            end = known[EVENT_TIME].iloc[-1].to_pydatetime()
+            past = between(known, after=start_of(window, end), until=None)
+            champion, _ = fit(stream.spec, stream.schema, past, seed=stream.seed)
+            refits += 1
+        outputs.append(champion.answer(between(stream.rows, after=now, until=now + WEEK))[0])
+    history = "all rows" if window == "all" else f"last {window}"
+    return stream.scored(f"every {every} weeks, {history}", np.concatenate(outputs), promotions=refits, retrains=refits)
+
+
+def ours(stream: Stream, first: Challenge) -> tuple[dict[str, Any], list[str]]:
+    """Run the service's own loop: examine, decide, train, judge, promote."""
+    loop = _Loop(stream, first)
+    now, every = stream.start, _every(stream.spec)
+    while now < stream.end:
+        loop.serve(after=now, until=now + every)
+        now += every
+        # The last stretch may be cut off; a check after the last row would change nothing.
+        if now < stream.end:
+            loop.check(now)
+    return stream.scored("Retrue", loop.output(), **loop.counts), loop.story
+
+
+def _every(spec: ModelSpec) -> timedelta:
+    if spec.drift.every is not None:
+        return parse_duration(spec.drift.every)
+    return parse_window(spec.drift.window).duration or WEEK
+
+
+class _Loop:
+    """The state that the service keeps in its database and its lake."""
+
+    def __init__(self, stream: Stream, first: Challenge) -> None:
+        self._stream = stream
+        self._spec = stream.spec
+        self._parts: list[pd.DataFrame] = []
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self.story: list[str] = []
+        self._degraded = self._drifted = self._rejected = 0
+        self._last_run: datetime | None = None
+        self._cutoff = first.learned_until
+        self._version = 0
+        self._promote(first, at=stream.start)
+
+    def output(self) -> NDArray[Any]:
+        """Return what was answered, in time order."""
+        answers: NDArray[Any] = np.concatenate([part[OUTPUT].to_numpy() for part in self._parts])
+        return answers
+
+    def serve(self, *, after: datetime, until: datetime) -> None:
+        """Let the champion answer a stretch."""
+        rows = between(self._stream.rows, after=after, until=until)
+        if rows.empty:
+            return
+        outputs, _ = self._champion.answer(rows)
+        self._parts.append(rows.assign(output=outputs, version=self._version))
+
+    def check(self, now: datetime) -> None:
+        """Examine the newest window, decide, and do what was decided."""
+        seen = self._examined(now)
+        self.counts["checks"] += 1
+        self.counts["quarantined"] += seen.verdict is Verdict.QUARANTINED
+        self.counts["drifted"] += seen.verdict is Verdict.DRIFTED
+        self._degraded = self._degraded + 1 if is_degraded(self._spec.retrain, seen.performance) else 0
+        self._drifted = self._drifted + 1 if seen.verdict is Verdict.DRIFTED else 0
+        decision = decide(self._spec.retrain, self._situation(now, seen))
+        if decision.action is Action.RETRAIN:
+            self._run(now, decision)
+
+    def _examined(self, now: datetime) -> Examination:
+        length = parse_window(self._spec.drift.window)
+        recent = pd.concat(self._parts[-8:])
+        window = (
+            between(recent, after=now - length.duration, until=now)
+            if length.duration is not None
+            else recent.tail(length.rows or 0)
+        )
+        own = recent[recent["version"] == self._version]
+        unknown = own[EVENT_TIME] > pd.Timestamp(now - self._stream.delay)
+        answered = own.assign(
+            **{LABEL: own[LABEL].where(~unknown), "observed_at": own[EVENT_TIME] + pd.Timedelta(self._stream.delay)}
+        )
+        return examine(
+            self._champion.schema,
+            quality=self._spec.quality,
+            drift=self._spec.drift,
+            metric=self._spec.metric,
+            reference=self._reference,
+            window=window,
+            answered=answered,
+            reference_loss=self._reference_loss,
+        )
+
+    def _situation(self, now: datetime, seen: Examination) -> Situation:
+        performance = seen.performance
+        known = self._stream.known_at(now)
+        return Situation(
+            now=now,
+            verdict=seen.verdict,
+            quarantined=seen.verdict is Verdict.QUARANTINED,
+            loss=None if performance is None else performance.loss,
+            reference_loss=self._reference_loss,
+            degraded_in_a_row=self._degraded,
+            drifted_in_a_row=self._drifted,
+            new_labels=len(between(known, after=self._cutoff, until=None)),
+            learned_until=self._champion.learned_until,
+            last_run_ended=self._last_run,
+            rejected_in_a_row=self._rejected,
+            active_run=None,
+            promoted_at=self._promoted_at,
+        )
+
+    def _run(self, now: datetime, decision: Decision) -> None:
+        self.counts["retrains"] += 1
+        known = self._stream.known_at(now)
+        self._last_run, self._cutoff = now, known[EVENT_TIME].iloc[-1].to_pydatetime()
+        try:
+            challenger = challenge(
+                self._spec, self._stream.schema, known, champion=self._champion, until=now, seed=self._stream.seed
+            )
+        except TrainingFailed as error:
+            self.counts["failed"] += 1
+            self.story.append(f"{now:%Y-%m-%d} {decision.reason}: failed, {error}")
+            return
+        outcome = challenger.gate.outcome
+        self.story.append(
+            f"{now:%Y-%m-%d} {decision.reason}: {challenger.window}, {outcome.value}: {challenger.gate.reason}"
+        )
+        if outcome is Outcome.PASS:
+            self.counts["promotions"] += 1
+            self._rejected = 0
+            self._promote(challenger, at=now)
+        elif outcome is Outcome.FAIL:
+            self.counts["rejected"] += 1
+            self._rejected += 1
+        else:
+            self.counts["inconclusive"] += 1
+
+    def _promote(self, challenger: Challenge, *, at: datetime) -> None:
+        """Pack the challenger and load it back, as the service does, and let it answer from now on."""
+        learned = between(self._stream.known_at(at), after=challenger.reference_after, until=challenger.reference_until)
+        packed = package(challenger.predictor, learned)
+        self._version += 1
+        loaded = predictor_of(
+            packed.artifact, packed.manifest, version=self._version, learned_until=challenger.learned_until
+        )
+        self._champion: Predictor = replace(loaded)
+        self._reference = reference_rows(self._spec.drift, learned, self._champion)
+        self._reference_loss: float | None = challenger.metrics["loss"]
+        self._promoted_at = at
+        self._degraded = self._drifted = 0

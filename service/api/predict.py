@@ -1,0 +1,147 @@
+"""The two routes that must be fast: predict and feedback, as plain ASGI endpoints."""
+
+import time
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from service.api.access import identify
+from service.api.body import ClientGone, read_body
+from service.api.problems import problem, problem_of
+from service.domain.errors import InvalidRows, NotReady, RetrueError
+from service.serving.batcher import Answered
+from service.serving.worker import Worker
+
+__all__ = ["routes"]
+
+_encode = msgspec.json.Encoder().encode
+_JSON = b"application/json"
+
+
+def routes(worker: Worker) -> list[Route]:
+    """Return the routes; they must stand before FastAPI's own, which look at a request much longer."""
+    return [
+        Route("/v1/models/{model}/predict", Predict(worker), methods=["POST"], name="predict"),
+        Route("/v1/models/{model}/feedback", Feedback(worker), methods=["POST"], name="feedback"),
+    ]
+
+
+class Endpoint:
+    """What both have in common: the body, the outcome, the clock."""
+
+    name = ""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self._limits = worker, worker.limits
+        self._telemetry = worker.telemetry
+        self._meters: dict[tuple[str, str], Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        started = time.perf_counter()
+        model: str = scope["path_params"]["model"]
+        identify(scope)
+        try:
+            body = await read_body(
+                scope, receive, limit=self._limits.body_bytes, deadline_s=self._limits.deadline_s
+            )
+            status, content = await self.answer(model, body)
+        except RetrueError as error:
+            self._refused(model, error)
+            await problem_of(error)(scope, receive, send)
+            return
+        except HTTPException as error:
+            self._count(model, "refused")
+            await problem(error.status_code, str(error.detail), code="body")(scope, receive, send)
+            return
+        except ClientGone:
+            self._count(model, "gone")
+            return
+        headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(content))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+        self._count(model, "ok", time.perf_counter() - started)
+
+    async def answer(self, model: str, body: bytes) -> tuple[int, bytes]:
+        """Return status and content."""
+        raise NotImplementedError
+
+    def _refused(self, model: str, error: RetrueError) -> None:
+        if isinstance(error, InvalidRows):
+            outcome = "invalid_rows"
+        elif isinstance(error, NotReady):
+            outcome = error.code.replace("-", "_")
+        else:
+            outcome = "refused" if not error.code.startswith("broken") else "failed"
+        self._count(model, outcome)
+        if isinstance(error, InvalidRows) and self._is_known(model):
+            self._telemetry.refused_rows.labels(model).inc(error.facts.get("rows", 1))
+
+    def _count(self, model: str, outcome: str, seconds: float | None = None) -> None:
+        # A name out of a request is no metric label unless a model has it.
+        key = (model, outcome)
+        meter = self._meters.get(key)
+        if meter is None:
+            if not self._is_known(model):
+                self._telemetry.requests.labels("unknown", self.name, outcome).inc()
+                return
+            meter = self._meters[key] = (
+                self._telemetry.requests.labels(model, self.name, outcome),
+                self._telemetry.request_seconds.labels(model, self.name),
+            )
+        meter[0].inc()
+        if seconds is not None:
+            meter[1].observe(seconds)
+
+    def _is_known(self, model: str) -> bool:
+        return model in self._worker.slots.bundles()
+
+
+class Predict(Endpoint):
+    """``POST /v1/models/{model}/predict``."""
+
+    name = "predict"
+
+    async def answer(self, model: str, body: bytes) -> tuple[int, bytes]:
+        """Return the rows' answers. The bundle that is taken here validates, answers, and signs them."""
+        bundle = self._worker.slots.take(model)
+        block = bundle.decoder.decode(body, max_rows=self._limits.request_rows)
+        return 200, _content(await self._worker.predict(bundle, block))
+
+
+class Feedback(Endpoint):
+    """``POST /v1/models/{model}/feedback``."""
+
+    name = "feedback"
+
+    async def answer(self, model: str, body: bytes) -> tuple[int, bytes]:
+        """Write the good labels down; name the bad ones."""
+        labels = self._worker.decode_labels(model, body)
+        if labels.ids:
+            await self._worker.record_labels(model, labels)
+        self._telemetry.labels.labels(model, "accepted").inc(len(labels.ids))
+        if labels.errors:
+            self._telemetry.labels.labels(model, "refused").inc(len(labels.errors))
+        content = {
+            "model": model,
+            "accepted": len(labels.ids),
+            "refused": len(labels.errors),
+            "errors": labels.errors[:100],
+        }
+        if not labels.ids:
+            msg = "no label of the request can be accepted: " + labels.errors[0]["detail"]
+            raise InvalidRows(msg, **content)
+        return 202, _encode(content)
+
+
+def _content(answered: Answered) -> bytes:
+    parts: dict[str, Any] = {"predictions": answered.outputs}
+    if answered.probabilities is not None:
+        parts["probabilities"] = answered.probabilities
+    parts["ids"] = answered.ids
+    return answered.bundle.head + b"," + _encode(parts)[1:]
+
+

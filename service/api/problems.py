@@ -1,0 +1,137 @@
+"""Every error as an RFC 9457 problem: what is wrong and what to do, never a stack trace or the request's bytes."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.domain import errors
+from service.domain.errors import RetrueError
+from service.telemetry import Slug
+
+__all__ = ["MEDIA_TYPE", "STATUS", "install", "problem", "problem_of"]
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[RetrueError], int] = {
+    errors.UnknownModel: 404,
+    errors.UnknownVersion: 404,
+    errors.UnknownRun: 404,
+    errors.UnknownCheck: 404,
+    errors.UnknownPrediction: 404,
+    errors.InvalidRequest: 400,
+    errors.BodyTooLarge: 413,
+    errors.InvalidRows: 422,
+    errors.Conflict: 409,
+    errors.RunInProgress: 409,
+    errors.GenerationMismatch: 412,
+    errors.PreconditionMissing: 428,
+    errors.NotAllowedNow: 409,
+    errors.NotReady: 503,
+    errors.NoChampion: 503,
+    errors.Overloaded: 503,
+    errors.NotRecorded: 503,
+    errors.DatabaseUnavailable: 503,
+    errors.LakeUnavailable: 503,
+    # These name an operator's files or a process's work; met in a request they are the service's own fault.
+    errors.SpecInvalid: 500,
+    errors.SettingInvalid: 500,
+    errors.HomeUnusable: 500,
+    errors.PortInUse: 500,
+    errors.Broken: 500,
+    errors.ArtifactInvalid: 500,
+    errors.TrainingFailed: 500,
+    errors.CheckFailed: 500,
+    errors.LeaseLost: 500,
+}
+"""HTTP status of each error; one that is not listed has its parent's."""
+
+
+def problem(
+    status: int, detail: str, *, code: str, facts: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    """Return the problem document as a response."""
+    document: dict[str, Any] = {
+        **(facts or {}),
+        "type": f"urn:retrue:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    content = msgspec.json.encode(document, enc_hook=str)
+    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def problem_of(error: RetrueError) -> Response:
+    """Return the response for an error that was raised on purpose."""
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    headers = None
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {"Retry-After": str(error.facts.get("retry_after_s", 1))}
+    return problem(status, error.detail, code=error.code, facts=error.facts, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error with a problem."""
+    app.add_exception_handler(RetrueError, _retrue)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _retrue(_request: Request, error: Exception) -> Response:
+    return problem_of(error) if isinstance(error, RetrueError) else _internal()
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        return _internal()
+    phrase = HTTPStatus(error.status_code).phrase
+    words = {
+        404: "there is nothing at this address; /docs lists what there is",
+        405: "this address does not take that method",
+    }
+    # FastAPI's own detail for a body that can't be read is kept short; ours are written for people.
+    detail = words.get(error.status_code, str(error.detail or phrase))
+    headers = dict(error.headers) if error.headers else None
+    return problem(error.status_code, detail, code=phrase.lower().replace(" ", "-"), headers=headers)
+
+
+async def _validation(_request: Request, error: Exception) -> Response:
+    # Never the input: it may be a secret, or bytes that are no text.
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    listed = [
+        {"field": ".".join(_place(part) for part in fault["loc"]), "code": fault["type"], "detail": fault["msg"]}
+        for fault in found[:100]
+    ]
+    if any(fault["code"].startswith("json") for fault in listed):
+        return problem(400, "the body is not JSON", code=errors.InvalidRequest.code)
+    detail = f"{listed[0]['field']}: {listed[0]['detail']}" if listed else "the request is not what the address takes"
+    return problem(422, detail, code=errors.InvalidRequest.code, facts={"errors": listed})
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error(Slug.REQUEST_FAILED, extra={"facts": {"path": _route(request)}}, exc_info=error)
+    return _internal()
+
+
+def _internal() -> Response:
+    return problem(500, "something went wrong inside; the service's log says what", code="internal")
+
+
+def _place(part: Any) -> str:
+    text = str(part)
+    return text if len(text) <= 64 and text.isprintable() else "?"
+
+
+def _route(request: Request) -> str:
+    return str(getattr(request.scope.get("route"), "path", "?"))

@@ -1,0 +1,300 @@
+"""The wiring: builds the rooms for each role, opens and closes them. Children start here too, by ``python -m``.
+
+Imports stand in the functions: a supervisor needs none of what a worker needs, and a worker none of a controller's.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.domain.errors import DatabaseUnavailable, InvalidSetup, RetrueError
+from service.journal import facts, set_up
+from service.settings import Settings, load, prepare_home
+
+if TYPE_CHECKING:
+    from service.control.files import FoundModel
+    from service.storage.artifacts import ArtifactStore
+    from service.storage.database import Database
+    from service.storage.lake import Lake
+
+__all__ = [
+    "Control",
+    "open_control",
+    "read_models",
+    "run_api",
+    "run_committer",
+    "run_controller",
+    "run_serve",
+    "run_worker",
+]
+
+log = logging.getLogger("service.app")
+
+RETRY_S = 1.0
+COMPLAIN_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """The state of a home, opened in this process."""
+
+    database: "Database"
+    lake: "Lake"
+    artifacts: "ArtifactStore"
+
+    def close(self) -> None:
+        """Close the database's connections."""
+        self.database.close()
+
+
+def run_serve(settings: Settings) -> None:
+    """Run everything on this machine until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    HomeUnusable, PortInUse, SettingInvalid
+        If it cannot start.
+    """
+    _supervise(settings, with_controller=True)
+
+
+def run_api(settings: Settings) -> None:
+    """Run API workers and their committer until SIGTERM or SIGINT; raises as `run_serve`."""
+    _supervise(settings, with_controller=False)
+
+
+def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
+    """Run one controller in this process until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    HomeUnusable
+        If it cannot start.
+    """
+    from service.control.controller import Controller, Place
+    from service.control.processes import Surroundings
+    from service.control.supervisor import leave_with_parent
+    from service.telemetry import Telemetry
+
+    stop = _stop_event()
+    set_up("controller", level=settings.log_level, style=settings.log_format)
+    leave_with_parent(life_line, grace_s=settings.shutdown_s)
+    prepare_home(settings)
+    database = _database(settings, stop, migrate=True)
+    place = Place(
+        database=settings.database,
+        lake=settings.lake,
+        artifacts=settings.artifacts,
+        reports=settings.reports,
+        models_folder=settings.models_folder,
+        tick_s=settings.tick_s,
+        trainers=settings.trainers,
+        queue=timedelta(hours=settings.queue_hours),
+        surroundings=Surroundings(
+            nice=settings.training_nice,
+            threads=settings.training_threads,
+            log_level=settings.log_level,
+            log_format=settings.log_format,
+        ),
+    )
+    if stop.is_set():
+        return
+    controller = Controller(place, database, Telemetry())
+    controller.start()
+    log.info("controller_started", extra=facts(home=settings.home, database=database.address))
+    stop.wait()
+    controller.stop()
+    database.close()
+    log.info("controller_stopped", extra=facts())
+
+
+def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None = None) -> None:
+    """Run one API worker on the listening socket `fd` until SIGTERM or SIGINT."""
+    import uvicorn
+
+    from service.api.application import Parts, create
+    from service.control.supervisor import leave_with_parent
+    from service.serving.worker import Limits, Worker
+    from service.storage.artifacts import ArtifactStore
+    from service.storage.spool import SpoolWriter
+    from service.telemetry import Telemetry
+
+    set_up(f"api-{index}", level=settings.log_level, style=settings.log_format)
+    leave_with_parent(life_line, grace_s=settings.shutdown_s)
+    database = _database(settings, _stop_event(), migrate=False)
+    telemetry = Telemetry()
+    spool = SpoolWriter(
+        settings.spool,
+        max_bytes=settings.spool_segment_bytes,
+        max_age_s=settings.spool_segment_s,
+        cap_bytes=settings.spool_cap_bytes,
+        sync=settings.spool_sync,
+    )
+    limits = Limits(
+        body_bytes=settings.body_limit_bytes, queue_rows=settings.queue_rows, deadline_s=settings.request_deadline_s
+    )
+    store = ArtifactStore(settings.artifacts)
+    worker = Worker(
+        database, store, spool=spool, telemetry=telemetry, index=index, limits=limits, sync=settings.spool_sync
+    )
+    application = create(Parts(worker=worker, database=database, telemetry=telemetry, home=settings.home))
+    config = uvicorn.Config(
+        application,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=max(int(settings.shutdown_s) - 2, 1),
+    )
+    listener = socket.socket(fileno=fd)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def run_committer(settings: Settings, *, life_line: int | None = None) -> None:
+    """Run this host's committer until SIGTERM or SIGINT."""
+    from service.control.commits import commit_until
+    from service.control.supervisor import leave_with_parent
+    from service.storage.lake import Lake
+    from service.telemetry import Telemetry
+
+    stop = _stop_event()
+    set_up("committer", level=settings.log_level, style=settings.log_format)
+    leave_with_parent(life_line, grace_s=settings.shutdown_s)
+    commit_until(
+        stop,
+        settings.spool,
+        Lake(settings.lake),
+        every_s=settings.commit_s,
+        maintain_s=settings.maintain_s,
+        telemetry=Telemetry(),
+    )
+
+
+def open_control(settings: Settings) -> Control:
+    """Return the home's state, migrated and open in this process.
+
+    Raises
+    ------
+    HomeUnusable, DatabaseUnavailable
+        If it cannot be opened.
+    """
+    from service.storage.artifacts import ArtifactStore
+    from service.storage.database import Database
+    from service.storage.lake import Lake
+
+    prepare_home(settings)
+    database = Database(settings.database)
+    database.migrate()
+    return Control(database=database, lake=Lake(settings.lake), artifacts=ArtifactStore(settings.artifacts))
+
+
+def read_models(settings: Settings, folder: Path | None = None) -> "list[FoundModel]":
+    """Return what each model file holds, checked against its source; needs no database."""
+    from service.control.files import read_files
+
+    return read_files(folder or settings.models_folder)
+
+
+def _supervise(settings: Settings, *, with_controller: bool) -> None:
+    from service.control.supervisor import Child, Supervisor, bind, lock_home, wipe
+
+    set_up("supervisor", level=settings.log_level, style=settings.log_format)
+    prepare_home(settings)
+    with lock_home(settings.home), bind(settings.host, settings.port) as listener:
+        wipe(settings.run)
+        host, port = listener.getsockname()[:2]
+        fd = listener.fileno()
+        start = ("-m", "service.app")
+        children = [
+            Child(
+                name=f"api-{index}",
+                argv=(*start, "worker", "--parent", "{parent}", "--fd", str(fd), "--index", str(index)),
+                fds=(fd,),
+            )
+            for index in range(settings.workers)
+        ]
+        children.append(Child(name="committer", argv=(*start, "committer", "--parent", "{parent}"), last=True))
+        if with_controller:
+            children.append(Child(name="controller", argv=(*start, "controller", "--parent", "{parent}")))
+        log.info("listening", extra=facts(address=f"http://{host}:{port}", workers=settings.workers))
+        Supervisor(children, environ=_environ(settings), grace_s=settings.shutdown_s, metrics=settings.run).run()
+        log.info("stopped", extra=facts())
+
+
+def _environ(settings: Settings) -> dict[str, str]:
+    """Return a child's environment: these settings, one thread a library, and one folder for all metrics."""
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    shared = {"PROMETHEUS_MULTIPROC_DIR": str(settings.run), "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **settings.environ(), **threads, **shared}
+
+
+def _stop_event() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+
+    def leave(number: int, frame: object) -> None:  # noqa: ARG001  signal's own signature
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    return stop
+
+
+def _database(settings: Settings, stop: threading.Event, *, migrate: bool) -> "Database":
+    """Return the database as soon as it answers and has its tables; says what it waits for."""
+    from service.storage.database import Database
+
+    database = Database(settings.database)
+    complained = 0.0
+    began = time.monotonic()
+    while not stop.is_set():
+        try:
+            if migrate:
+                database.migrate()
+            else:
+                database.check_migrated()
+        except (DatabaseUnavailable, InvalidSetup) as error:
+            now = time.monotonic()
+            # The controller migrates; a worker that came first waits a moment without a word.
+            if now - complained > COMPLAIN_S and (migrate or now - began > COMPLAIN_S):
+                complained = now
+                log.warning("waiting_for_database", extra=facts(database=database.address, why=error.detail))
+            stop.wait(RETRY_S if isinstance(error, DatabaseUnavailable) else 0.05)
+        else:
+            return database
+    sys.exit(0)
+
+
+def _child(arguments: list[str]) -> None:
+    """Run the role that a supervisor asked for; its settings came with the environment."""
+    parser = argparse.ArgumentParser(prog="service.app")
+    parser.add_argument("role", choices=["worker", "committer", "controller"])
+    parser.add_argument("--parent", type=int, default=None)
+    parser.add_argument("--fd", type=int, default=-1)
+    parser.add_argument("--index", type=int, default=0)
+    given: Any = parser.parse_args(arguments)
+    settings = load(env_file=Path(os.devnull))
+    try:
+        if given.role == "worker":
+            run_worker(settings, fd=given.fd, index=given.index, life_line=given.parent)
+        elif given.role == "committer":
+            run_committer(settings, life_line=given.parent)
+        else:
+            run_controller(settings, life_line=given.parent)
+    except RetrueError as error:
+        log.critical("cannot_start", extra=facts(role=given.role, code=error.code, why=error.detail))
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1:])

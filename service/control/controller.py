@@ -1,0 +1,283 @@
+"""The controller: ticks "look what is due" while it leads, and does nothing while another one does."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from service.control.evidence import note_report, prune
+from service.control.files import fingerprint, record
+from service.control.leader import RENEW_S, Leader, Term
+from service.control.monitor import Monitor
+from service.control.processes import Job, Processes, Surroundings
+from service.control.promotion import advance
+from service.control.retrain import Retraining, Work
+from service.control.tasks import FilesTask
+from service.control.tick import Oddity, Tick
+from service.control.verdict import Judged
+from service.domain.errors import LeaseLost, RetrueError
+from service.domain.run import RunState, Trigger
+from service.journal import facts
+from service.storage import champions, models, replicas, runs
+from service.storage.database import Database
+from service.storage.lake import Lake
+from service.storage.models import ModelRow
+from service.storage.runs import Run
+
+__all__ = ["Controller", "Place"]
+
+log = logging.getLogger(__name__)
+
+TIDY_S = 30.0
+SILENT_S = 60.0
+"""Replicas that were silent for so long are forgotten."""
+FILES_S = 1.0
+"""Model files are looked at so often."""
+FILES_DEADLINE_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a controller finds everything, and what it may use."""
+
+    database: str
+    lake: Path
+    artifacts: Path
+    reports: Path
+    models_folder: Path
+    tick_s: float = 0.25
+    trainers: int = 1
+    queue: timedelta = timedelta(hours=24)
+    surroundings: Surroundings = field(default_factory=Surroundings)
+
+
+class Controller:
+    """One controller process.
+
+    Parameters
+    ----------
+    place
+        See `Place`.
+    database
+        Opened on the same URL.
+    telemetry
+        Where events are counted.
+    """
+
+    def __init__(self, place: Place, database: Database, telemetry: Any) -> None:
+        self._place = place
+        self._database = database
+        self._telemetry = telemetry
+        lake = Lake(place.lake)
+        self.leader = Leader(database)
+        self._tick = Tick(self._odd)
+        self._processes = Processes(place.surroundings, woken=lambda: self._tick.nudge("look"))
+        self._monitor = Monitor(self._processes, lake, reports=place.reports, judged=self._judged, drawn=self._drawn)
+        work = Work(
+            database=place.database,
+            lake=lake.root,
+            artifacts=str(place.artifacts),
+            project=place.models_folder.absolute().parent,
+            trainers=place.trainers,
+            queue=place.queue,
+        )
+        self._retraining = Retraining(work, self._processes, lake, ended=self._ended)
+        self._term: Term | None = None
+        self._files_seen: object = None
+        self._files_at = 0.0
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to tick; returns at once."""
+        self._processes.warm_up()
+        self._tick.add("look", self.look, every_s=self._place.tick_s)
+        self._tick.add("lead", self._lead, every_s=RENEW_S)
+        self._tick.add("tidy", self._tidy, every_s=TIDY_S)
+        self._tick.start()
+
+    def stop(self) -> None:
+        """End: trainers are sent away, their runs wait for the next leader, and the lease is given back."""
+        self._tick.stop()
+        with self._lock:
+            self._processes.stop_all()
+            term = self.leader.term
+            if term is not None:
+                try:
+                    self._retraining.release(term)
+                except RetrueError as error:
+                    log.warning("runs_not_released", extra=facts(why=error.detail))
+            self.leader.resign()
+
+    def look(self) -> None:
+        """Look once at everything that may be due."""
+        with self._lock:
+            term = self.leader.term
+            self._telemetry.leader.set(term is not None)
+            if term is None or (self._term is not None and self._term.token != term.token):
+                self._lose()
+            if term is None:
+                return
+            started = time.perf_counter()
+            if self._term is None:
+                self._begin(term)
+            with self._database.read() as conn:
+                known = {row.name: row for row in models.list_all(conn)}
+            for part in (
+                self._read_files,
+                self._start_first_runs,
+                self._monitor.look,
+                self._retraining.look,
+                self._swap,
+            ):
+                self._guarded(part, term, known)
+            self._telemetry.tick_seconds.observe(time.perf_counter() - started)
+            self._telemetry.last_tick.set_to_current_time()
+
+    def _guarded(
+        self, part: Callable[[Term, dict[str, ModelRow]], None], term: Term, known: dict[str, ModelRow]
+    ) -> None:
+        try:
+            part(term, known)
+        except LeaseLost as error:
+            log.warning("lease_lost", extra=facts(why=error.detail))
+            self._lose()
+            self._telemetry.ticks.labels(outcome="error").inc()
+        except RetrueError as error:
+            log.warning("look_failed", extra=facts(part=part.__qualname__, code=error.code, why=error.detail))
+            self._telemetry.ticks.labels(outcome="error").inc()
+        except Exception:
+            # One part that breaks must not keep the others from their work.
+            log.exception("look_broke", extra=facts(part=part.__qualname__))
+            self._telemetry.ticks.labels(outcome="error").inc()
+        else:
+            self._telemetry.ticks.labels(outcome="ok").inc()
+
+    def _begin(self, term: Term) -> None:
+        self._retraining.recover(term)
+        self._monitor.begin_term()
+        self._files_seen = None
+        self._term = term
+
+    def _lose(self) -> None:
+        if self._term is not None:
+            self._term = None
+            self._processes.stop_all(grace_s=0.0)
+
+    def _lead(self) -> None:
+        was = self.leader.term
+        if self.leader.step() is not None and was is None:
+            self._tick.nudge("look")
+
+    def _read_files(self, term: Term, known: dict[str, ModelRow]) -> None:
+        job = self._processes.find("files", "files")
+        if job is not None:
+            self._take_files(term, job, known)
+            return
+        now = time.monotonic()
+        if now < self._files_at:
+            return
+        self._files_at = now + FILES_S
+        seen = fingerprint(self._place.models_folder)
+        if seen != self._files_seen:
+            self._files_seen = seen
+            task = FilesTask(folder=str(self._place.models_folder))
+            self._processes.start("files", "files", model="-", task=task)
+
+    def _take_files(self, term: Term, job: Job, known: dict[str, ModelRow]) -> None:
+        if not job.is_over:
+            if job.age_s > FILES_DEADLINE_S:
+                job.kill()
+            return
+        self._processes.forget(job)
+        if not job.messages:
+            log.error("files_unreadable", extra=facts(exit_code=job.exit_code, folder=str(self._place.models_folder)))
+            return
+        found = job.messages.popleft()
+        with term.write() as conn:
+            rows = record(conn, found, at=self._database.now(conn))
+        known.update({row.name: row for row in rows})
+        for entry in found:
+            if entry["error"] is not None:
+                log.error("model_broken", extra=facts(file=entry["file"], why=entry["error"]))
+        log.info("models_read", extra=facts(models=[entry["name"] for entry in found if entry["error"] is None]))
+
+    def _start_first_runs(self, term: Term, known: dict[str, ModelRow]) -> None:
+        with self._database.read() as conn:
+            served = {champion.model for champion in champions.all_current(conn)}
+            wanting = [row for row in known.values() if row.name not in served and row.spec and not row.error]
+            newest = {row.name: next(iter(runs.list_of(conn, row.name, limit=1)), None) for row in wanting}
+        for row in wanting:
+            last = newest[row.name]
+            # A first run that ended badly is tried again only when its file has changed, or by an operator.
+            if last is None or (last.finished_at is not None and last.requested_at < row.updated_at):
+                with term.write() as conn:
+                    runs.create(
+                        conn,
+                        row.name,
+                        trigger=Trigger.INITIAL,
+                        actor="controller",
+                        reason="the model has no version yet",
+                        at=self._database.now(conn),
+                    )
+
+    def _swap(self, term: Term, known: dict[str, ModelRow]) -> None:  # noqa: ARG002  the parts of a look are alike
+        with self._database.read() as conn:
+            waiting = champions.waiting(conn)
+            now = self._database.now(conn)
+        for swap in waiting:
+            outcome = advance(term, swap)
+            if outcome is not None:
+                self._telemetry.promotions.labels(model=swap.model, kind=swap.kind, outcome=outcome).inc()
+                self._telemetry.swap_seconds.labels(model=swap.model).observe((now - swap.created_at).total_seconds())
+
+    def _judged(self, judged: Judged) -> None:
+        check, verdict = judged.check, judged.examination.verdict.value
+        self._telemetry.checks.labels(model=check.model, verdict=verdict).inc()
+        self._telemetry.check_seconds.labels(model=check.model).observe((check.seconds or {}).get("in_all", 0.0))
+        self._telemetry.decisions.labels(model=check.model, code=judged.decision.code).inc()
+        log.info(
+            "check_done",
+            extra=facts(
+                model=check.model,
+                check=check.id,
+                until=check.window_until,
+                verdict=verdict,
+                decision=judged.decision.code,
+                why=judged.decision.reason,
+                run=check.run_id,
+            ),
+        )
+
+    def _drawn(self, term: Term, check_id: str, path: str) -> None:
+        model = note_report(term, check_id, path)
+        with self._database.read() as conn:
+            now = self._database.now(conn)
+        prune(term, self._place.reports, model, now=now)
+
+    def _ended(self, run: Run) -> None:
+        self._telemetry.runs.labels(model=run.model, trigger=run.trigger.value, outcome=run.state.value).inc()
+        if run.finished_at is not None:
+            spent = (run.finished_at - run.requested_at).total_seconds()
+            self._telemetry.run_seconds.labels(model=run.model).observe(spent)
+        level = logging.ERROR if run.state in {RunState.FAILED, RunState.TIMED_OUT} else logging.INFO
+        log.log(
+            level,
+            "run_ended",
+            extra=facts(
+                run=run.id, model=run.model, state=run.state.value, code=run.code, version=run.version, why=run.detail
+            ),
+        )
+
+    def _tidy(self) -> None:
+        term = self.leader.term
+        if term is not None:
+            with term.write() as conn:
+                replicas.forget(conn, SILENT_S)
+
+    def _odd(self, name: str, what: Oddity) -> None:
+        if name == "look":
+            self._telemetry.ticks.labels(outcome=what).inc()

@@ -1,0 +1,102 @@
+"""What a run learns from: the labelled rows up to a moment, as a frame with a snapshot that can be read again."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from service.control.files import read_source
+from service.control.rows import frame_of, table_of, without
+from service.control.tasks import Interval
+from service.domain.duration import parse_duration, parse_window
+from service.domain.policy import Drift
+from service.domain.spec import ModelSpec, Schema
+from service.learning.frames import between, canonical
+from service.storage.lake import Lake
+
+__all__ = ["Material", "gather"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Rows to learn from."""
+
+    rows: pd.DataFrame
+    """Canonical with labels, oldest first."""
+    schema: Schema
+    until: datetime
+    """Event time; nothing newer was looked at, neither rows nor labels."""
+    snapshot: dict[str, Any]
+    """Tables, their versions, filters, excluded stretches: enough to read these rows again."""
+    digest: str
+    """Over the rows and the spec: the same digest means that there is nothing new to learn."""
+
+    def frame(self, table: pa.Table) -> pd.DataFrame:
+        """Return another table of the model's as a frame."""
+        return frame_of(table, self.schema)
+
+    def newest(self, policy: Drift) -> pd.DataFrame:
+        """Return the newest rows, as many as a check looks at."""
+        window = parse_window(policy.window)
+        if window.duration is None:
+            return self.rows.tail(window.rows or 0)
+        return between(self.rows, after=self.rows["event_time"].iloc[-1] - window.duration, until=None)
+
+
+def gather(
+    lake: Lake,
+    spec: ModelSpec,
+    schema: Schema,
+    *,
+    project: Path,
+    until: datetime | None,
+    quarantined: Sequence[Interval],
+    spec_digest: str | None,
+) -> Material:
+    """Return what is known up to `until`: the starting data set and the labelled predictions.
+
+    Parameters
+    ----------
+    project
+        Folder that the spec's source is relative to; read only while the lake has no data set of the model.
+    until
+        Event time; None means the newest row of the data set.
+    quarantined
+        Stretches in which the data were broken: they train nothing.
+    """
+    newest = None
+    if lake.version_of(spec.name, "datasets") is None or until is None:
+        start = beginning(spec, canonical(spec, schema, read_source(spec, project)))
+        lake.write_dataset(spec.name, table_of(start, schema))
+        newest = start["event_time"].iloc[-1].to_pydatetime()
+    moment = until or newest
+    if moment is None:
+        msg = "a run needs to know up to when it may look"
+        raise ValueError(msg)
+    table, snapshot = lake.training_rows(spec.name, schema, after=None, until=moment, observed_until=moment)
+    rows = without(frame_of(table, schema), quarantined)
+    excluded = [[after.isoformat(), end.isoformat()] for after, end in quarantined]
+    plain = snapshot.to_json()
+    facts = {"excluded": excluded, "used_rows": len(rows), "until": moment.isoformat(), "spec_digest": spec_digest}
+    parts = json.dumps([plain["digest"], excluded, spec_digest])
+    return Material(
+        rows=rows,
+        schema=schema,
+        until=moment,
+        snapshot=plain | facts,
+        digest=hashlib.sha256(parts.encode()).hexdigest(),
+    )
+
+
+def beginning(spec: ModelSpec, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the part of the source that version 1 learns from; what comes later is for the stream to bring."""
+    if spec.training.initial is None:
+        return rows
+    end = rows["event_time"].iloc[0] + parse_duration(spec.training.initial)
+    return between(rows, after=None, until=end)

@@ -1,0 +1,222 @@
+"""Child processes for heavy work: forked from a server that has already imported what they need.
+
+A check would otherwise pay seconds for importing Evidently, each time. The children are nice to the rest of the
+machine, use few threads, leave with their parent, and send what they found through a pipe.
+"""
+
+import importlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import connection, forkserver
+from typing import Any, Literal
+
+from service.journal import facts, set_up
+
+__all__ = ["Job", "Kind", "Processes", "Surroundings"]
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["files", "check", "train"]
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "POLARS_MAX_THREADS",
+)
+PRELOAD = "service.control.warm"
+TARGETS: Mapping[Kind, str] = {
+    "files": "service.control.reader:read",
+    "check": "service.control.checker:check",
+    "train": "service.control.trainer:train",
+}
+"""What each kind of child runs, by name: the controller itself never imports what they need."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What every child is given."""
+
+    nice: int = 19
+    threads: int = 1
+    log_level: str = "info"
+    log_format: str = "console"
+
+
+@dataclass
+class Job:
+    """A child at work, or its remains."""
+
+    kind: Kind
+    key: str
+    """What it works on: a run's or a check's id."""
+    model: str
+    started: float
+    process: Any
+    messages: deque[Any] = field(default_factory=deque)
+    """What it sent and nobody has looked at yet."""
+    exit_code: int | None = None
+    """None while it lives; negative: the signal that killed it."""
+    asked_to_leave: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the process has ended and all that it sent has arrived."""
+        return self.exit_code is not None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self.started
+
+    def ask_to_leave(self) -> None:
+        """Send SIGTERM; the second call and later ones kill, once the grace is over."""
+        if self.is_over:
+            return
+        now = time.monotonic()
+        if self.asked_to_leave is None:
+            self.asked_to_leave = now
+            self._signal(signal.SIGTERM)
+        elif now - self.asked_to_leave >= GRACE_S:
+            self.kill()
+
+    def kill(self) -> None:
+        """Send SIGKILL; one that is still to be started is killed as soon as it is."""
+        self.asked_to_leave = self.asked_to_leave or time.monotonic()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        pid = self.process.pid
+        if pid is not None and not self.is_over:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+GRACE_S = 5.0
+"""Seconds from SIGTERM to SIGKILL."""
+
+
+class Processes:
+    """Starts children and notices their ends.
+
+    Parameters
+    ----------
+    surroundings
+        What every child is given.
+    targets
+        What each kind runs, as ``module:function``; the function takes the task and `send`.
+    woken
+        Called, from a thread, whenever a child has sent something or ended.
+    """
+
+    def __init__(
+        self, surroundings: Surroundings, *, woken: Callable[[], None], targets: Mapping[Kind, str] = TARGETS
+    ) -> None:
+        self._targets = targets
+        self._surroundings = surroundings
+        self._woken = woken
+        self._jobs: dict[tuple[Kind, str], Job] = {}
+        self._context = multiprocessing.get_context("forkserver")
+
+    def warm_up(self) -> None:
+        """Start the fork server; it imports while the caller goes on."""
+        for variable in THREAD_VARIABLES:
+            os.environ[variable] = str(self._surroundings.threads)
+        self._context.set_forkserver_preload([PRELOAD])
+        forkserver.ensure_running()
+
+    def start(self, kind: Kind, key: str, *, model: str, task: Any) -> Job:
+        """Start a child that works on `task`."""
+        reading, writing = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=_enter,
+            args=(kind, self._targets[kind], task, writing, self._surroundings),
+            name=f"{kind}-{model}",
+            daemon=True,
+        )
+        job = Job(kind=kind, key=key, model=model, started=time.monotonic(), process=process)
+        self._jobs[kind, key] = job
+        # In the thread: the first start waits until the fork server has imported everything.
+        follower = threading.Thread(target=self._follow, args=(job, reading, writing), name=f"follow-{key}", daemon=True)
+        follower.start()
+        return job
+
+    def find(self, kind: Kind, key: str) -> Job | None:
+        """Return the job, or None."""
+        return self._jobs.get((kind, key))
+
+    def of_kind(self, kind: Kind) -> list[Job]:
+        """Return the jobs of a kind, the ended ones that nobody has forgotten among them."""
+        return [job for job in list(self._jobs.values()) if job.kind == kind]
+
+    def count(self, kind: Kind) -> int:
+        """Return how many children of a kind live."""
+        return sum(not job.is_over for job in self.of_kind(kind))
+
+    def forget(self, job: Job) -> None:
+        """Drop an ended job; another one that was started under its key stays."""
+        if self._jobs.get((job.kind, job.key)) is job:
+            del self._jobs[job.kind, job.key]
+
+    def stop_all(self, *, grace_s: float = GRACE_S) -> None:
+        """Send every child away and wait for their ends."""
+        jobs = [job for job in self._jobs.values() if not job.is_over]
+        for job in jobs:
+            job.ask_to_leave()
+        ends = time.monotonic() + grace_s
+        for job in jobs:
+            while not job.is_over and time.monotonic() < ends:
+                time.sleep(0.01)
+            job.kill()
+        self._jobs.clear()
+
+    def _follow(self, job: Job, reading: connection.Connection, writing: connection.Connection) -> None:
+        try:
+            job.process.start()
+        except (OSError, EOFError) as error:
+            log.error("child_not_started", extra=facts(kind=job.kind, key=job.key, why=str(error)))  # noqa: TRY400
+            job.exit_code = 1
+            self._woken()
+            return
+        finally:
+            writing.close()
+        log.debug("child_started", extra=facts(kind=job.kind, key=job.key, pid=job.process.pid))
+        if job.asked_to_leave is not None:
+            job.kill()
+        with suppress(EOFError, OSError), reading:
+            while True:
+                job.messages.append(reading.recv())
+                self._woken()
+        job.process.join()
+        job.exit_code = job.process.exitcode
+        self._woken()
+
+
+def _enter(kind: Kind, target: str, task: Any, pipe: connection.Connection, around: Surroundings) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
+    threading.Thread(target=_leave_with_parent, name="life-line", daemon=True).start()
+    with suppress(OSError):
+        os.nice(around.nice)
+    role = {"train": "trainer", "check": "checker", "files": "files"}[kind]
+    set_up(role, level=around.log_level, style=around.log_format)
+    module, _, function = target.partition(":")
+    getattr(importlib.import_module(module), function)(task, pipe.send)
+    pipe.close()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,135 @@
+"""What a decision rests on, put together from the database: nothing lives in memory, so a restart forgets nothing."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.domain.check import CheckState, Examination, Verdict
+from service.domain.decision import Situation
+from service.domain.run import RunState, Trigger
+from service.storage.checks import Check
+from service.storage.runs import Run
+
+__all__ = ["SCHEDULE", "Past", "assemble", "leaves_quarantine", "training_cutoff"]
+
+SCHEDULE = "schedule"
+"""The actor of checks that nobody asked for."""
+
+JUDGED = frozenset({RunState.SUCCEEDED, RunState.REJECTED, RunState.ROLLED_BACK, RunState.PROBATION})
+"""Ends of runs that tried something: cooldowns count from them. A skipped or cancelled run tried nothing."""
+BROKE = frozenset({RunState.FAILED, RunState.TIMED_OUT, RunState.BLOCKED_DATA})
+OPEN = frozenset({RunState.AWAITING_LABELS, RunState.AWAITING_APPROVAL, RunState.SUPERSEDED, RunState.EXPIRED})
+"""Runs that tried and came to no end, or to none of their own: cooldowns count from them, rejections do not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What the database knows of a model when a check ends."""
+
+    checks: Sequence[Check]
+    """Newest first, the ending one not among them."""
+    runs: Sequence[Run]
+    """Newest first."""
+    switches: frozenset[str]
+    generation: int
+    learned_until: datetime | None
+    promoted_at: datetime | None
+    """Event time at which the champion was promoted."""
+
+
+def assemble(
+    examination: Examination, past: Past, *, now: datetime, degraded: bool | None, new_labels: int, clean_windows: int
+) -> Situation:
+    """Return the situation at the end of a check's window.
+
+    Parameters
+    ----------
+    now
+        End of the window, event time.
+    degraded
+        Whether realised quality is below the limit; None while it cannot be told.
+    clean_windows
+        How many windows in a row end a quarantine.
+    """
+    performance = examination.performance
+    tried = JUDGED | BROKE | OPEN
+    ended = [run for run in past.runs if run.state in tried and run.trigger is not Trigger.INITIAL]
+    active = next((run for run in past.runs if run.active), None)
+    verdicts = _own(past, generation=past.generation)
+    in_quarantine = "quarantine" in past.switches and not leaves_quarantine(examination, past, needed=clean_windows)
+    return Situation(
+        now=now,
+        verdict=examination.verdict,
+        quarantined=examination.verdict is Verdict.QUARANTINED or in_quarantine,
+        loss=None if performance is None else performance.loss,
+        reference_loss=None if performance is None else performance.reference_loss,
+        degraded_in_a_row=_in_a_row([degraded, *(check.degraded for check in verdicts)]),
+        drifted_in_a_row=_in_a_row(
+            [
+                examination.verdict is Verdict.DRIFTED,
+                *(check.verdict == Verdict.DRIFTED.value for check in verdicts),
+            ]
+        ),
+        new_labels=new_labels,
+        learned_until=past.learned_until,
+        last_run_ended=next((run.decided_event_time for run in ended if run.decided_event_time), None),
+        rejected_in_a_row=_rejected(ended),
+        active_run=None if active is None else active.id,
+        promoted_at=past.promoted_at,
+        paused="pause" in past.switches,
+        frozen="freeze" in past.switches,
+    )
+
+
+def leaves_quarantine(examination: Examination, past: Past, *, needed: int) -> bool:
+    """Return whether this window is the last of so many in a row with sound data."""
+    sound = {Verdict.CLEAN.value, Verdict.DRIFTED.value}
+    verdicts = [examination.verdict.value, *(check.verdict for check in past.checks if check.verdict is not None)]
+    return _in_a_row(verdict in sound for verdict in verdicts) >= needed
+
+
+def training_cutoff(runs: Iterable[Run], *, learned_until: datetime | None) -> datetime | None:
+    """Return the event time up to which labels have been tried already, whether that run promoted or not.
+
+    Parameters
+    ----------
+    runs
+        Newest first.
+    learned_until
+        Of the champion: what counts while there was no run but the first.
+    """
+    tried = [run.until for run in runs if run.snapshot_digest and run.until is not None and _tried(run)]
+    return max([*tried, *([learned_until] if learned_until else [])], default=None)
+
+
+def _tried(run: Run) -> bool:
+    return run.state not in {RunState.CANCELLED, RunState.SKIPPED}
+
+
+def _own(past: Past, *, generation: int) -> list[Check]:
+    """Return the scheduled checks of the present champion, newest first: a new reference starts its own row."""
+    return [
+        check
+        for check in past.checks
+        if check.state is CheckState.DONE and check.actor == SCHEDULE and check.generation == generation
+    ]
+
+
+def _in_a_row(facts: Iterable[bool | None]) -> int:
+    count = 0
+    for fact in facts:
+        if not fact:
+            break
+        count += 1
+    return count
+
+
+def _rejected(ended: Sequence[Run]) -> int:
+    count = 0
+    for run in ended:
+        if run.state in OPEN:
+            continue
+        if run.state not in {RunState.REJECTED, *BROKE} or run.trigger is Trigger.MANUAL:
+            break
+        count += 1
+    return count

@@ -1,0 +1,94 @@
+"""What crosses between the controller and its child processes: plain frozen values."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from service.domain.check import Examination
+from service.domain.policy import Drift, Quality
+
+__all__ = ["CheckTask", "Failure", "FilesTask", "Interval", "Report", "Seen", "TrainTask"]
+
+Interval = tuple[datetime, datetime]
+"""Event time: after the first, until the second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesTask:
+    """Read the model files of a folder."""
+
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTask:
+    """All that a trainer needs; plain values, for it crosses to another process."""
+
+    run_id: str
+    token: int
+    model: str
+    database: str
+    lake: str
+    artifacts: str
+    project: str
+    file: str
+    """The model file, relative to the project."""
+    schema: dict[str, Any]
+    """Of the source, without classes."""
+    spec: dict[str, Any]
+    """As it stands in the models table."""
+    spec_digest: str | None
+    until: datetime | None
+    """Event time; None for a run that has nothing but the source."""
+    quarantined: tuple[Interval, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckTask:
+    """All that a check needs; plain values, for it crosses to another process."""
+
+    check_id: str
+    model: str
+    lake: str
+    reports: str
+    version: int
+    schema: dict[str, Any]
+    """Of the champion's manifest: with classes."""
+    reference: dict[str, Any]
+    """Of the champion: its reference rows, with its answers to them."""
+    reference_loss: float | None
+    quality: Quality
+    drift: Drift
+    metric: str
+    window_from: datetime | None
+    """None for a window of so many rows."""
+    window_until: datetime
+    label_cutoff: datetime | None
+    """Labels that arrived later than this are new."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the check saw."""
+
+    examination: Examination
+    window_from: datetime | None
+    new_labels: int
+    lake_version: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The HTML evidence is written."""
+
+    path: str
+    """Below the reports folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """The check reached no verdict."""
+
+    code: str
+    detail: str

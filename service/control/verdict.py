@@ -1,0 +1,151 @@
+"""The end of a check, in one transaction: verdict, quarantine, situation, decision and the run that follows from it."""
+
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import Connection
+
+from service.control.situation import Past, assemble, leaves_quarantine
+from service.control.tasks import Seen
+from service.domain.check import Examination, Verdict
+from service.domain.decision import Action, Decision, Situation, decide, is_degraded
+from service.domain.errors import RunInProgress
+from service.domain.policy import Quality, Retrain
+from service.domain.run import Trigger
+from service.storage import audit, champions, checks, models, runs, versions
+from service.storage.checks import Check
+from service.storage.models import ModelRow
+
+__all__ = ["Judged", "conclude"]
+
+ACTOR = "controller"
+QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A check that is done."""
+
+    check: Check
+    examination: Examination
+    decision: Decision
+
+
+def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: datetime, token: int) -> Judged:
+    """Finish the check and start the run that it calls for; the caller's transaction holds all of it.
+
+    Raises
+    ------
+    NotAllowedNow, LeaseLost
+        If the check has ended meanwhile, or another leader works on it.
+    """
+    policies = (row.spec or {})["policies"]
+    policy = TypeAdapter(Retrain).validate_python(policies["retrain"])
+    clean_windows = TypeAdapter(Quality).validate_python(policies["quality"]).clean_windows
+    check = checks.get(conn, check_id)
+    past = _past(conn, check)
+    degraded = _degraded(policy, saw.examination)
+    situation = assemble(
+        saw.examination,
+        past,
+        now=check.window_until or at,
+        degraded=degraded,
+        new_labels=saw.new_labels,
+        clean_windows=clean_windows,
+    )
+    decision = decide(policy, situation)
+    _quarantine(conn, check, saw.examination, past, clean_windows=clean_windows, at=at)
+    run_id = None
+    if decision.action is Action.RETRAIN:
+        decision, run_id = _queue(conn, check, decision, at=at)
+    done = checks.finish(
+        conn,
+        check_id,
+        at=at,
+        token=token,
+        window_from=saw.window_from,
+        rows=saw.examination.rows,
+        verdict=saw.examination.verdict.value,
+        reason=saw.examination.reason,
+        examination=saw.examination.to_json(),
+        situation=_plain(situation),
+        decision=decision.to_json(),
+        degraded=degraded,
+        run_id=run_id,
+        lake_version=saw.lake_version,
+        seconds={"examined": saw.seconds, "in_all": round((at - check.requested_at).total_seconds(), 3)},
+    )
+    return Judged(check=done, examination=saw.examination, decision=decision)
+
+
+def _past(conn: Connection, check: Check) -> Past:
+    champion = champions.current(conn, check.model)
+    version = None if champion is None else versions.get(conn, check.model, champion.version)
+    return Past(
+        checks=[other for other in checks.list_of(conn, check.model, limit=50) if other.id != check.id],
+        runs=runs.list_of(conn, check.model),
+        switches=frozenset(models.switches(conn, check.model)),
+        generation=check.generation or 0,
+        learned_until=None if version is None else version.learned_until,
+        promoted_at=next((swap.event_time for swap in champions.history(conn, check.model)), None),
+    )
+
+
+def _degraded(policy: Retrain, examination: Examination) -> bool | None:
+    performance = examination.performance
+    if performance is None or performance.loss is None or performance.reference_loss is None:
+        return None
+    return is_degraded(policy, performance)
+
+
+def _queue(conn: Connection, check: Check, decision: Decision, *, at: datetime) -> tuple[Decision, str | None]:
+    try:
+        run = runs.create(
+            conn,
+            check.model,
+            trigger=decision.trigger or Trigger.PERFORMANCE,
+            actor=ACTOR,
+            reason=decision.reason,
+            at=at,
+            check_id=check.id,
+            until=check.window_until,
+        )
+    except RunInProgress as error:
+        # An operator was faster by a moment: one run is all that is wanted.
+        reason = f"{decision.reason}, but {error.detail}"
+        return replace(decision, action=Action.NONE, code="run_in_progress", reason=reason), None
+    return decision, run.id
+
+
+def _quarantine(
+    conn: Connection, check: Check, examination: Examination, past: Past, *, clean_windows: int, at: datetime
+) -> None:
+    is_set = QUARANTINE in past.switches
+    if examination.verdict is Verdict.QUARANTINED:
+        models.set_switch(
+            conn, check.model, QUARANTINE, value={"check": check.id}, actor=ACTOR, reason=examination.reason, at=at
+        )
+        action = "quarantine_set"
+    elif is_set and leaves_quarantine(examination, past, needed=clean_windows):
+        models.clear_switch(conn, check.model, QUARANTINE)
+        action = "quarantine_cleared"
+    else:
+        return
+    if not (is_set and action == "quarantine_set"):
+        audit.append(
+            conn,
+            actor=ACTOR,
+            action=action,
+            model=check.model,
+            subject=f"check {check.id}",
+            reason=examination.reason,
+            facts={},
+            at=at,
+        )
+
+
+def _plain(situation: Situation) -> dict[str, Any]:
+    plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(asdict(situation), mode="json")
+    return plain

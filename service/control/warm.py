@@ -1,0 +1,11 @@
+"""What the fork server imports once, so that no check and no trainer has to.
+
+Imports only: a thread pool that were running here would be broken in every fork.
+"""
+
+import sqlalchemy.dialects.postgresql
+import sqlalchemy.dialects.sqlite  # noqa: F401
+
+import service.control.checker
+import service.control.reader
+import service.control.trainer  # noqa: F401

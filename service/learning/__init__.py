@@ -1,0 +1,1 @@
+"""How versions are learned, judged and checked: pure functions on frames. Alone may import evidently."""

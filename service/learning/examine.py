@@ -1,0 +1,104 @@
+"""One look at one window, in the order that matters: quality, drift, realised performance."""
+
+import pandas as pd
+
+from service.domain.check import ColumnDrift, Examination, verdict_of
+from service.domain.duration import parse_window
+from service.domain.policy import Drift, Quality
+from service.domain.spec import Schema
+from service.learning.columns import thinned
+from service.learning.drift import measure
+from service.learning.frames import EVENT_TIME, OUTPUT
+from service.learning.performance import realised
+from service.learning.predictor import Predictor
+from service.learning.quality import look
+
+__all__ = ["examine", "reference_rows"]
+
+
+def reference_rows(policy: Drift, rows: pd.DataFrame, champion: Predictor) -> pd.DataFrame:
+    """Return the reference of a version: what it learned from, and what it answers there.
+
+    Parameters
+    ----------
+    policy
+        Bounds the number of rows.
+    rows
+        Those that `champion` learned from, in canonical columns.
+    champion
+        The version.
+
+    Returns
+    -------
+    pandas.DataFrame
+        At most `policy.sample` rows spread evenly in time, with `output`. It belongs to the version: make it once.
+    """
+    reference = thinned(rows.sort_values(EVENT_TIME, kind="stable"), policy.sample).reset_index(drop=True)
+    outputs, _ = champion.answer(reference)
+    return reference.assign(**{OUTPUT: outputs})
+
+
+def examine(
+    schema: Schema,
+    *,
+    quality: Quality,
+    drift: Drift,
+    metric: str,
+    reference: pd.DataFrame,
+    window: pd.DataFrame,
+    answered: pd.DataFrame,
+    reference_loss: float | None,
+) -> Examination:
+    """Return all that a check sees; the decision is `service.domain.decision`'s.
+
+    Parameters
+    ----------
+    schema
+        The champion's.
+    quality, drift
+        The model's policies.
+    metric
+        Scorer name.
+    reference
+        As `reference_rows` gave it.
+    window
+        Newest rows with `output` (and `answered_at`), whatever version answered them.
+    answered
+        Rows that the present champion answered, joined with labels; see `service.learning.performance.realised`.
+    reference_loss
+        The champion's loss on its own holdout.
+
+    Returns
+    -------
+    Examination
+        A window with broken data has no drift figures: what is broken was not evaluated, which is not "no drift".
+
+    Raises
+    ------
+    CheckFailed
+        If a feature's column is missing.
+    """
+    ordered = window.sort_values(EVENT_TIME, kind="stable")
+    findings = look(schema, quality, reference=reference, window=ordered)
+    columns: tuple[ColumnDrift, ...] = ()
+    if not findings and len(ordered) >= drift.min_rows:
+        columns = measure(schema, drift, reference=reference, window=ordered)
+    verdict, reason = verdict_of(
+        rows=len(ordered), min_rows=drift.min_rows, findings=findings, columns=columns, share=drift.share
+    )
+    performance = realised(
+        schema,
+        metric,
+        answered,
+        window=parse_window(drift.window),
+        reference_loss=reference_loss,
+        min_rows=drift.min_rows,
+    )
+    return Examination(
+        verdict=verdict,
+        reason=reason,
+        rows=len(ordered),
+        findings=findings,
+        columns=columns,
+        performance=performance,
+    )

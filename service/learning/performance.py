@@ -1,0 +1,149 @@
+"""Realised performance: the answers that were given against the labels that have arrived since."""
+
+import numpy as np
+import pandas as pd
+
+from service.domain.check import Performance
+from service.domain.duration import Window
+from service.domain.spec import Schema
+from service.learning.frames import EVENT_TIME, LABEL, OUTPUT, between
+from service.learning.metric import Metric, metric_of
+
+__all__ = ["kappa_against_no_change", "no_change_accuracy", "per_window", "realised"]
+
+PROBABILITIES = "probabilities"
+
+
+def realised(
+    schema: Schema,
+    metric: str,
+    answered: pd.DataFrame,
+    *,
+    window: Window,
+    reference_loss: float | None,
+    min_rows: int,
+) -> Performance:
+    """Return the performance on the newest stretch whose labels have arrived.
+
+    Parameters
+    ----------
+    schema
+        With classes.
+    metric
+        Scorer name.
+    answered
+        Answers of the version that is judged: `event_time`, `output`, `label` (null while unknown), `observed_at`, and
+        `probabilities` where there are any; not changed.
+    window
+        How long a stretch; it ends at the newest labelled row, so that late labels shift it instead of thinning it.
+    reference_loss
+        The version's loss on its own holdout.
+    min_rows
+        Fewer labelled rows than this say nothing.
+
+    Returns
+    -------
+    Performance
+        With value None where there are too few labels, or where the metric is not defined on them.
+    """
+    judged = metric_of(metric, schema)
+    stretch = _newest_labelled(answered, window)
+    known = stretch[stretch[LABEL].notna()] if len(stretch) else stretch
+    value = loss = None
+    extra: dict[str, float] = {}
+    if len(known) >= min_rows:
+        value, loss = _scored(schema, judged, known)
+        extra = _extra(schema, known)
+    return Performance(
+        metric=judged.name,
+        value=value,
+        loss=loss,
+        reference_loss=reference_loss,
+        rows=len(stretch),
+        labelled=len(known),
+        delay_p50_s=_delay(known),
+        extra=extra,
+    )
+
+
+def per_window(schema: Schema, metric: str, answered: pd.DataFrame, *, every: pd.Timedelta) -> pd.DataFrame:
+    """Return value, loss and number of labelled rows for each stretch of `every`, counted from the first row.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `after` (its start), `value`, `loss`, `rows`; stretches without a labelled row are left out.
+    """
+    judged = metric_of(metric, schema)
+    known = answered[answered[LABEL].notna()]
+    if known.empty:
+        return pd.DataFrame({"after": [], "value": [], "loss": [], "rows": []})
+    start = answered[EVENT_TIME].iloc[0]
+    place = (known[EVENT_TIME] - start) // every
+    rows = []
+    for number, part in known.groupby(place, sort=True):
+        value, loss = _scored(schema, judged, part)
+        rows.append({"after": start + int(number) * every, "value": value, "loss": loss, "rows": len(part)})
+    return pd.DataFrame(rows)
+
+
+def no_change_accuracy(truth: pd.Series) -> float:
+    """Return how often a label equals the one before it, in time order: what saying "as before" would score."""
+    values = truth.to_numpy()
+    return float((values[1:] == values[:-1]).mean())
+
+
+def kappa_against_no_change(truth: pd.Series, output: pd.Series) -> float:
+    """Return accuracy put between that of "the same as before" (0) and perfect (1); negative when worse than it.
+
+    The first row has no row before it and is left out on both sides.
+
+    Notes
+    -----
+    Source: Bifet et al., Pitfalls in benchmarking data stream classification, ECML PKDD 2013 (kappa temporal).
+    """
+    idle = no_change_accuracy(truth)
+    own = float((truth.to_numpy()[1:] == output.to_numpy()[1:]).mean())
+    return (own - idle) / (1 - idle) if idle < 1 else (1.0 if own == 1 else float("-inf"))
+
+
+def _newest_labelled(answered: pd.DataFrame, window: Window) -> pd.DataFrame:
+    if answered.empty:
+        return answered
+    ordered = answered.sort_values(EVENT_TIME, kind="stable")
+    known = ordered[LABEL].notna()
+    if not known.any():
+        return ordered.iloc[:0]
+    newest = ordered.loc[known, EVENT_TIME].iloc[-1]
+    mature = between(ordered, after=None, until=newest)
+    if window.duration is None:
+        return mature.tail(window.rows or 0)
+    return between(mature, after=newest - window.duration, until=None)
+
+
+def _scored(schema: Schema, metric: Metric, known: pd.DataFrame) -> tuple[float | None, float | None]:
+    kind = {"number": np.float64, "integer": np.int64, "string": object}[schema.label]
+    truth, output = known[LABEL].to_numpy(dtype=kind), known[OUTPUT].to_numpy(dtype=kind)
+    probabilities = None
+    if PROBABILITIES in known.columns and known[PROBABILITIES].notna().all():
+        probabilities = np.array(known[PROBABILITIES].tolist(), dtype=np.float64)
+    try:
+        value = metric.value(truth, output, probabilities)
+    except ValueError:
+        return None, None  # one class only in the window, or no probabilities: the metric is not defined here
+    return value, metric.loss(truth, output, probabilities)
+
+
+def _extra(schema: Schema, known: pd.DataFrame) -> dict[str, float]:
+    if schema.task == "regression" or len(known) < 2:
+        return {}
+    idle = no_change_accuracy(known[LABEL])
+    figures = {"no_change": idle, "kappa_no_change": kappa_against_no_change(known[LABEL], known[OUTPUT])}
+    return {name: value for name, value in figures.items() if np.isfinite(value)}
+
+
+def _delay(known: pd.DataFrame) -> float | None:
+    if "observed_at" not in known.columns or known.empty:
+        return None
+    delays = (known["observed_at"] - known[EVENT_TIME]).dt.total_seconds()
+    return float(delays.median()) if delays.notna().any() else None

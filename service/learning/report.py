@@ -1,0 +1,84 @@
+"""Evidence for people: Evidently's own report over the very values that the verdict was computed from."""
+
+import html as escaping
+from typing import Any
+
+import pandas as pd
+
+from service.domain.check import ColumnDrift
+from service.domain.policy import Drift
+from service.domain.spec import Schema
+from service.learning.columns import Pair, pairs_of
+from service.learning.drift import measure_pair, method_of, quiet_evidently
+from service.learning.foreign import DataDefinition, Dataset, Report, ValueDrift
+
+__all__ = ["html", "statistics"]
+
+
+def html(schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: pd.DataFrame, title: str) -> str:
+    """Return a page that stands on its own: a table of every column's verdict, then Evidently's plots.
+
+    Parameters
+    ----------
+    schema, policy, reference, window
+        As for `service.learning.drift.measure`.
+    title
+        Heading of the page.
+    """
+    pairs = pairs_of(schema, policy, reference=reference, window=window)
+    verdicts = [measure_pair(policy, pair) for pair in pairs]
+    comparable = [pair for pair in pairs if not pair.obstacle]
+    page: str = ""
+    if comparable:
+        with quiet_evidently():
+            page = _run(policy, comparable).get_html_str(as_iframe=False)
+    head = _table(title, verdicts)
+    start = page.find("<body")
+    if start < 0:
+        return f"<!doctype html><html><head><meta charset='utf-8'></head><body>{head}</body></html>"
+    inside = page.index(">", start) + 1
+    return page[:inside] + head + page[inside:]
+
+
+def statistics(policy: Drift, pairs: tuple[Pair, ...]) -> dict[str, float]:
+    """Return the statistic that Evidently's report shows for each column: what the verdicts are tested against."""
+    with quiet_evidently():
+        found: list[dict[str, Any]] = _run(policy, [pair for pair in pairs if not pair.obstacle]).dict()["metrics"]
+    return {metric["config"]["column"]: float(metric["value"]) for metric in found}
+
+
+def _run(policy: Drift, pairs: list[Pair]) -> Any:
+    """Run the report; the columns may differ in length, so each goes in padded with nulls, which Evidently drops."""
+    definition = DataDefinition(
+        numerical_columns=[pair.column for pair in pairs if pair.kind == "numeric"],
+        categorical_columns=[pair.column for pair in pairs if pair.kind == "categorical"],
+    )
+    sides = [
+        Dataset.from_pandas(
+            pd.concat({pair.column: getattr(pair, side).reset_index(drop=True) for pair in pairs}, axis=1),
+            data_definition=definition,
+        )
+        for side in ("window", "reference")
+    ]
+    metrics = []
+    for pair in pairs:
+        method, threshold = method_of(policy, pair)
+        metrics.append(ValueDrift(column=pair.column, method=method, threshold=threshold))
+    return Report(metrics).run(*sides)
+
+
+def _table(title: str, verdicts: list[ColumnDrift]) -> str:
+    rows = "".join(
+        f"<tr><td>{escaping.escape(v.column)}</td><td>{v.method}</td>"
+        f"<td>{'–' if v.statistic is None else f'{v.statistic:.4g}'}</td><td>{v.threshold:.4g}</td>"
+        f"<td>{'not evaluated' if v.drifted is None else 'moved' if v.drifted else 'within'}</td>"
+        f"<td>{escaping.escape(v.reason)}</td></tr>"
+        for v in verdicts
+    )
+    return (
+        "<div style='font-family:sans-serif;margin:24px'>"
+        f"<h1 style='font-size:20px'>{escaping.escape(title)}</h1>"
+        "<table style='border-collapse:collapse' cellpadding='6'><thead><tr>"
+        "<th>column</th><th>method</th><th>statistic</th><th>threshold</th><th>verdict</th><th>note</th>"
+        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+    )

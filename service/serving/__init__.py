@@ -1,0 +1,1 @@
+"""What answers now: slot, batcher, predict, record, replica."""

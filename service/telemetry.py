@@ -1,0 +1,189 @@
+"""Every metric and every log slug, declared once.
+
+Event metrics count what a process does; in multi-process mode they land in files that any worker can add up. State
+metrics describe the database and are computed at the scrape, so that they are the same whoever is asked.
+"""
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+__all__ = ["STATES", "Slug", "StateMetric", "Telemetry", "exposition"]
+
+FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+SLOW = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Slug(StrEnum):
+    """What a worker's log lines say happened."""
+
+    LOADED = "version_loaded"
+    LOAD_FAILED = "version_load_failed"
+    REBOUND = "slot_rebound"
+    DATABASE_AWAY = "database_away"
+    DATABASE_BACK = "database_back"
+    REPLICA_ERROR = "replica_error"
+    BATCH_FAILED = "batch_failed"
+    REQUEST_FAILED = "request_failed"
+    SPOOL_FAILED = "spool_failed"
+    WORKER_STARTED = "worker_started"
+    WORKER_STOPPED = "worker_stopped"
+
+
+@dataclass(frozen=True)
+class StateMetric:
+    """One metric that is computed from the database at the scrape."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    kind: Literal["gauge", "counter"] = "gauge"
+
+
+STATES = {
+    metric.name: metric
+    for metric in (
+        StateMetric("retrue_database_up", "1 if the database answered this scrape, else 0 and the last values stand."),
+        StateMetric("retrue_model_info", "Which version has which role.", ("model", "version", "role")),
+        StateMetric("retrue_model_broken", "1 if the model's file can't be used.", ("model",)),
+        StateMetric("retrue_champion_generation", "Generation of the champion.", ("model",)),
+        StateMetric("retrue_serving_generation", "Generation that a live worker's slot holds.", ("model", "worker")),
+        StateMetric("retrue_serving_lagging", "Live workers that are not yet on the champion.", ("model",)),
+        StateMetric("retrue_workers", "Workers that are alive."),
+        StateMetric("retrue_champion_changed_timestamp_seconds", "When the champion changed.", ("model",)),
+        StateMetric(
+            "retrue_model_learned_until_timestamp_seconds",
+            "Newest event time that the champion learned from.",
+            ("model",),
+        ),
+        StateMetric(
+            "retrue_model_age_seconds",
+            "Event time between what the champion learned from and the newest window.",
+            ("model",),
+        ),
+        StateMetric("retrue_drift_statistic", "Of the latest check.", ("model", "feature", "role")),
+        StateMetric("retrue_drift_threshold", "Of the latest check.", ("model", "feature", "role")),
+        StateMetric("retrue_check_verdict", "1 for the latest check's verdict.", ("model", "verdict")),
+        StateMetric("retrue_check_rows", "Rows in the latest check's window.", ("model",)),
+        StateMetric("retrue_check_findings", "Broken expectations in the latest check.", ("model",)),
+        StateMetric("retrue_check_finished_timestamp_seconds", "When the latest check ended.", ("model",)),
+        StateMetric("retrue_performance_value", "Realised performance, in the model's metric.", ("model", "metric")),
+        StateMetric("retrue_performance_loss", "Realised loss; lower is better.", ("model",)),
+        StateMetric("retrue_performance_reference_loss", "The champion's loss on its own holdout.", ("model",)),
+        StateMetric("retrue_label_coverage", "Share of the judged rows whose label has arrived.", ("model",)),
+        StateMetric("retrue_label_delay_seconds", "Median delay from event to label.", ("model",)),
+        StateMetric("retrue_runs", "Runs by their present state.", ("model", "state")),
+        StateMetric("retrue_run_active", "1 while a run is under way.", ("model",)),
+        StateMetric("retrue_gate_value", "A clause's value in the newest judged run.", ("model", "clause")),
+        StateMetric("retrue_gate_threshold", "A clause's threshold in the newest judged run.", ("model", "clause")),
+        StateMetric("retrue_gate_outcome", "1 for the clause's outcome.", ("model", "clause", "outcome")),
+        StateMetric("retrue_switch", "1 while the switch is set.", ("model", "switch")),
+        StateMetric("retrue_champion_changes", "Changes of champion ever.", ("model", "kind"), "counter"),
+    )
+}
+"""By name."""
+
+
+class Telemetry:
+    """The event metrics of one process.
+
+    Parameters
+    ----------
+    registry
+        Where they are registered; a fresh one when left out.
+
+    Notes
+    -----
+    `version` is no label of any of them: versions grow for ever.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        r = self.registry = registry if registry is not None else CollectorRegistry()
+        # api workers
+        self.requests = Counter(
+            "retrue_requests", "Requests by outcome.", ("model", "endpoint", "outcome"), registry=r
+        )
+        self.request_seconds = Histogram(
+            "retrue_request_seconds", "From body to answer.", ("model", "endpoint"), buckets=FAST, registry=r
+        )
+        self.http_responses = Counter(
+            "retrue_http_responses", "Answers of all other routes.", ("route", "status"), registry=r
+        )
+        self.predictions = Counter("retrue_predictions", "Answered and recorded rows.", ("model", "role"), registry=r)
+        self.batch_rows = Histogram("retrue_batch_rows", "Rows per batch.", ("model",), buckets=ROWS, registry=r)
+        self.predict_seconds = Histogram(
+            "retrue_predict_seconds", "The estimator's time per batch.", ("model",), buckets=FAST, registry=r
+        )
+        self.queue_rows = Gauge(
+            "retrue_queue_rows", "Rows that wait.", ("model",), multiprocess_mode="livesum", registry=r
+        )
+        self.flagged_values = Counter(
+            "retrue_flagged_values",
+            "Answered values that are odd: unseen category, out of range.",
+            ("model", "feature", "signal"),
+            registry=r,
+        )
+        self.refused_rows = Counter("retrue_refused_rows", "Rows that broke the schema.", ("model",), registry=r)
+        self.labels = Counter("retrue_labels", "Labels received.", ("model", "outcome"), registry=r)
+        self.record_failures = Counter(
+            "retrue_record_failures", "Batches that could not be written down, so were not answered.", ("model",),
+            registry=r,
+        )  # fmt: skip
+        self.loads = Counter("retrue_loads", "Loads of a version by a worker.", ("model", "outcome"), registry=r)
+        self.load_seconds = Histogram(
+            "retrue_load_seconds", "Fetch, verify and warm a version.", ("model",), buckets=SLOW, registry=r
+        )
+        self.rebinds = Counter("retrue_rebinds", "Slots that were pointed at another bundle.", ("model",), registry=r)
+        self.degraded = Gauge(
+            "retrue_degraded", "Workers that serve on without the database.", multiprocess_mode="livesum", registry=r
+        )
+        # controller
+        self.checks = Counter("retrue_checks", "Checks by verdict.", ("model", "verdict"), registry=r)
+        self.check_seconds = Histogram(
+            "retrue_check_seconds", "Duration of a check.", ("model",), buckets=SLOW, registry=r
+        )
+        self.decisions = Counter("retrue_decisions", "What checks led to.", ("model", "code"), registry=r)
+        self.runs = Counter("retrue_runs_finished", "Runs by outcome.", ("model", "trigger", "outcome"), registry=r)
+        self.run_seconds = Histogram("retrue_run_seconds", "Duration of a run.", ("model",), buckets=SLOW, registry=r)
+        self.promotions = Counter("retrue_promotions", "Swaps by outcome.", ("model", "kind", "outcome"), registry=r)
+        self.swap_seconds = Histogram(
+            "retrue_swap_seconds", "From the request of a swap to its commit.", ("model",), buckets=SLOW, registry=r
+        )
+        self.tick_seconds = Histogram("retrue_tick_seconds", "Duration of a tick.", buckets=FAST, registry=r)
+        self.ticks = Counter("retrue_ticks", "Ticks by outcome.", ("outcome",), registry=r)
+        self.last_tick = Gauge(
+            "retrue_last_tick_timestamp_seconds", "When the leader last looked.", multiprocess_mode="max", registry=r
+        )
+        self.leader = Gauge("retrue_leader", "Controllers that lead.", multiprocess_mode="livesum", registry=r)
+        self.restarts = Counter("retrue_restarts", "Children started again.", ("role",), registry=r)
+        # committer
+        self.commits = Counter("retrue_commits", "Commits to the lake.", ("kind", "outcome"), registry=r)
+        self.commit_seconds = Histogram("retrue_commit_seconds", "Duration of a pass.", buckets=SLOW, registry=r)
+        self.committed_rows = Counter("retrue_committed_rows", "Rows moved to the lake.", ("model", "kind"), registry=r)
+        self.damaged_segments = Counter("retrue_damaged_segments", "Spool segments set aside.", registry=r)
+        self.spool_bytes = Gauge("retrue_spool_bytes", "Size of the spool.", multiprocess_mode="livemax", registry=r)
+        self.spool_oldest_seconds = Gauge(
+            "retrue_spool_oldest_seconds", "Age of the oldest segment.", multiprocess_mode="livemax", registry=r
+        )
+        self.lake_lag_seconds = Gauge(
+            "retrue_lake_lag_seconds",
+            "Age of the oldest row in the newest commit.",
+            ("model",),
+            multiprocess_mode="livemax",
+            registry=r,
+        )
+
+
+def exposition(telemetry: Telemetry) -> bytes:
+    """Return the event metrics as text: of all processes in multi-process mode, else of this one."""
+    if os.environ.get(MULTIPROCESS):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+    return generate_latest(telemetry.registry)

@@ -1,0 +1,133 @@
+"""Broken data are found, with words and figures; seasons, holidays and a market that opens are not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from service.domain.errors import CheckFailed
+from service.domain.spec import Feature, Schema
+from service.learning.quality import look
+from service.spec import Quality
+
+SCHEMA = Schema(
+    model="small",
+    task="regression",
+    timestamp="at",
+    label="number",
+    features=(
+        Feature("price", low=0, high=1000, nullable=True),
+        Feature("change"),
+        Feature("colour", kind="categorical", nullable=True),
+        Feature("weekday", kind="categorical", categories=(0, 1, 2, 3, 4, 5, 6)),
+        Feature("holiday", kind="boolean"),
+        Feature("dead"),
+    ),
+    integer_categories=("weekday",),
+)
+
+
+def _rows(days: int, *, start: str = "2026-01-05", seed: int = 0) -> pd.DataFrame:
+    n = days * 24
+    random = np.random.default_rng(seed)
+    times = pd.date_range(start, periods=n, freq="1h", tz="UTC")
+    return pd.DataFrame(
+        {
+            "event_time": times,
+            "price": 50 + 20 * np.sin(np.arange(n) / 24 * 2 * np.pi) + random.normal(size=n),
+            "change": random.normal(size=n),
+            "colour": random.choice(["red", "green"], n).astype(object),
+            "weekday": times.dayofweek.to_numpy(),
+            "holiday": times.dayofyear.to_numpy() % 30 == 10,
+            "dead": 7.0,
+        }
+    )
+
+
+REFERENCE = _rows(56)
+WINDOW = _rows(7, start="2026-03-02", seed=1)
+
+
+def _names(window: pd.DataFrame, policy: Quality | None = None) -> list[tuple[str, str | None]]:
+    findings = look(SCHEMA, policy or Quality(), reference=REFERENCE, window=window)
+    for finding in findings:
+        assert any(character.isdigit() for character in finding.reason), finding.reason
+        assert finding.value is not None
+        assert finding.limit is not None
+    return [(finding.check, finding.column) for finding in findings]
+
+
+def test_clean_weeks_break_nothing() -> None:
+    assert _names(WINDOW) == []
+    assert not WINDOW["holiday"].any()  # a week without a holiday stands still, as many weeks of the reference did
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        (lambda w: w.assign(price=w["price"].where(w.index % 2 == 0)), ("nulls", "price")),
+        (lambda w: w.assign(price=np.nan), ("all_null", "price")),
+        (lambda w: w.assign(colour=None), ("all_null", "colour")),
+        (lambda w: w.assign(price=w["price"].iloc[0]), ("constant", "price")),
+        (lambda w: w.assign(weekday=3), ("constant", "weekday")),
+        (lambda w: w.assign(price=w["price"] * 100), ("scale", "price")),
+        (lambda w: w.assign(price=w["price"] / 1000), ("scale", "price")),
+        (lambda w: w.assign(price=w["price"] * 9), ("scale", "price")),
+        (lambda w: w.assign(price=w["price"] - 60), ("out_of_range", "price")),
+        (lambda w: w.assign(change=np.where(w.index % 2 == 0, np.inf, 0.1 * w.index)), ("infinite", "change")),
+        (lambda w: w.assign(colour=w["colour"].str.upper()), ("unseen", "colour")),
+        (lambda w: w.assign(weekday=w["weekday"] + 10), ("unseen", "weekday")),
+        (lambda w: pd.concat([w, w, w], ignore_index=True).sort_values("event_time"), ("duplicates", None)),
+        (lambda w: w.assign(answered_at=w["event_time"] - pd.Timedelta("1h")), ("future", None)),
+    ],
+)
+def test_each_breakage_is_found_alone(
+    broken: Callable[[pd.DataFrame], pd.DataFrame], expected: tuple[str, str | None]
+) -> None:
+    assert _names(broken(WINDOW)) == [expected]
+
+
+@pytest.mark.parametrize(
+    "drifted",
+    [
+        lambda w: w.assign(price=w["price"] * 2),
+        lambda w: w.assign(price=w["price"] + 300),
+        lambda w: w.assign(change=w["change"] + 3),
+        lambda w: w.assign(colour="red"),
+        lambda w: w.assign(dead=np.linspace(0, 5, len(w))),
+        lambda w: w.assign(price=w["price"].where(w.index % 10 > 0)),
+        lambda w: w.assign(colour=w["colour"].where(w.index % 10 > 0, "blue")),
+        lambda w: w.assign(answered_at=w["event_time"] + pd.Timedelta("900d")),
+        lambda w: w.iloc[:5],
+        lambda w: w.iloc[:0],
+    ],
+)
+def test_drift_and_thin_windows_are_not_breakage(drifted: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    window = drifted(WINDOW)
+    if (window["colour"] == "red").all() and len(window):
+        # A colour that alternated hour by hour and now stands still for a week is broken by any measure.
+        assert _names(window) == [("constant", "colour")]
+    else:
+        assert _names(window) == []
+
+
+def test_a_check_can_be_switched_off() -> None:
+    still = WINDOW.assign(price=1.0)
+    assert ("constant", "price") in _names(still)
+    assert ("constant", "price") not in _names(still, replace(Quality(), constant=False))
+
+
+def test_a_column_that_is_gone_is_an_error_that_names_it() -> None:
+    with pytest.raises(CheckFailed, match="price"):
+        look(SCHEMA, Quality(), reference=REFERENCE, window=WINDOW.drop(columns="price"))
+
+
+def test_the_frames_are_not_changed() -> None:
+    reference: Any = REFERENCE.copy(deep=True)
+    window: Any = WINDOW.copy(deep=True)
+    look(SCHEMA, Quality(), reference=REFERENCE, window=WINDOW)
+    pd.testing.assert_frame_equal(REFERENCE, reference)
+    pd.testing.assert_frame_equal(WINDOW, window)

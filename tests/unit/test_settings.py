@@ -1,0 +1,86 @@
+"""The environment: one frozen Settings, or one clear line."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.domain.errors import HomeUnusable, SettingInvalid
+from service.settings import Settings, explain, load, prepare_home, without_password
+
+NO_FILE = Path("no-such.env")
+
+
+def test_a_mistyped_variable_refuses_to_start_and_names_the_nearest() -> None:
+    with pytest.raises(SettingInvalid, match=r"RETRUE_PROT .* did you mean RETRUE_PORT\?"):
+        load(environ={"RETRUE_PROT": "80"}, env_file=NO_FILE)
+
+
+def test_a_mistyped_variable_in_the_env_file_refuses_too(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("RETRUE_WORKRES=2\nOTHER=1\n")
+    with pytest.raises(SettingInvalid, match=r"did you mean RETRUE_WORKERS\?"):
+        load(environ={}, env_file=env_file)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("RETRUE_PORT", "http"), ("RETRUE_PORT", "70000"), ("RETRUE_WORKERS", "0"), ("RETRUE_LOG_FORMAT", "xml")],
+)
+def test_an_invalid_value_is_one_line_that_names_the_variable(variable: str, value: str) -> None:
+    with pytest.raises(SettingInvalid) as caught:
+        load(environ={variable: value}, env_file=NO_FILE)
+    assert variable in caught.value.detail
+    assert repr(value) in caught.value.detail
+    assert "\n" not in caught.value.detail
+
+
+def test_the_command_line_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("RETRUE_PORT=1\nRETRUE_WORKERS=2\nRETRUE_LOG_LEVEL=debug\n")
+    settings = load(environ={"RETRUE_PORT": "3", "RETRUE_WORKERS": "4"}, env_file=env_file, port=5, home=None)
+    assert (settings.port, settings.workers, settings.log_level) == (5, 4, "debug")
+    origins = {row["name"]: row["origin"] for row in explain(settings)}
+    assert (origins["port"], origins["workers"]) == ("command line", "environment")
+    assert (origins["log_level"], origins["home"]) == (".env", "default")
+
+
+def test_a_child_process_gets_the_very_same_settings(tmp_path: Path) -> None:
+    settings = load(environ={}, env_file=NO_FILE, home=tmp_path, port=1, spool_sync=True)
+    assert load(environ=settings.environ(), env_file=NO_FILE).model_dump() == settings.model_dump()
+
+
+def test_settings_are_frozen() -> None:
+    settings = load(environ={}, env_file=NO_FILE)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]  # what is tested
+
+
+def test_the_example_file_names_every_setting_with_its_default() -> None:
+    lines = (Path(__file__).parents[2] / ".env.example").read_text().splitlines()
+    shown = {match[1]: match[2] for line in lines if (match := re.fullmatch(r"#(RETRUE_\w+)=(.*)", line))}
+    defaults = {row["variable"]: row for row in explain(Settings(home=Path("var"), models_folder=Path("models")))}
+    assert shown.keys() == defaults.keys()
+    filled = {name: value for name, value in shown.items() if value}
+    assert load(environ=filled, env_file=NO_FILE).model_dump() == load(environ={}, env_file=NO_FILE).model_dump()
+
+
+def test_a_home_below_a_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for home in (tmp_path / "file", tmp_path / "file" / "home"):
+        with pytest.raises(HomeUnusable, match="RETRUE_HOME"):
+            prepare_home(load(environ={}, env_file=NO_FILE, home=home))
+
+
+def test_a_usable_home_gets_its_folders(tmp_path: Path) -> None:
+    settings = load(environ={}, env_file=NO_FILE, home=tmp_path / "deep" / "home")
+    prepare_home(settings)
+    assert settings.database == f"sqlite:///{tmp_path}/deep/home/retrue.db"
+    assert {entry.name for entry in settings.home.iterdir()} == {"artifacts", "lake", "spool", "reports", "run"}
+
+
+def test_a_password_is_never_shown() -> None:
+    settings = load(environ={"RETRUE_DATABASE_URL": "postgresql://me:secret@db/x"}, env_file=NO_FILE)
+    assert "secret" not in str(explain(settings))
+    assert without_password(settings.database) == "postgresql://me:***@db/x"
