@@ -19,6 +19,9 @@ from service.domain.duration import parse_duration, parse_window
 
 __all__ = ["Answer", "Pace", "Replay", "Rows", "Totals"]
 
+LABELS_A_REQUEST = 24
+"""Labels are sent when so many are due: one request a label would cost more than the predictions do."""
+
 TRICKLE_S = 0.02
 """Seconds between requests while the stream waits for the loop: some dozens of requests fall into each swap."""
 
@@ -121,7 +124,9 @@ class Replay:
             began, times = time.monotonic(), self._rows.times
             for first in range(0, len(self._rows), self._pace.batch):
                 last = min(first + self._pace.batch, len(self._rows)) - 1
-                self._send_labels(until=times[first])
+                # Labels go in handfuls, but none is held back when a check becomes due.
+                is_due = self._watcher is not None and times[last] >= self._watcher.next_check
+                self._send_labels(until=times[first], at_least=1 if is_due else LABELS_A_REQUEST)
                 self._wait_for_rate(began, times[first] - times[0])
                 self._wait_for_loop(times[first])
                 self._send(first, last - first + 1)
@@ -155,13 +160,14 @@ class Replay:
             Answer(first=first, count=count, answer=answer, error=error, started_at=started_at, latency_s=latency_s)
         )
 
-    def _send_labels(self, until: datetime) -> None:
+    def _send_labels(self, until: datetime, *, at_least: int = 1) -> None:
+        """Send the labels that are due at event time `until`, if there are `at_least` so many."""
+        if len(self._due) < at_least or self._due[at_least - 1][0] > until:
+            return
         ripe: list[Json] = []
         while self._due and self._due[0][0] <= until:
             at, prediction_id, label = self._due.popleft()
             ripe.append({"id": prediction_id, "label": label, "observed_at": at.isoformat().replace("+00:00", "Z")})
-        if not ripe:
-            return
         try:
             answer = self._client.feedback(self._model, ripe)
             accepted = int(answer.get("accepted", len(ripe)))
@@ -217,6 +223,11 @@ class LoopWatcher:
         self._closed = False
         self._thread = threading.Thread(target=self._watch, name="loop-watcher", daemon=True)
         self._thread.start()
+
+    @property
+    def next_check(self) -> datetime:
+        """Event time at which the next check is due."""
+        return self._next
 
     def owed(self, now: datetime) -> datetime | None:
         """Return the event time of the check that the loop owes at event time `now`, if it owes one."""

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     """A spool segment is closed at this age, so that the lake is never far behind."""
     commit_s: Annotated[float, Field(gt=0)] = 0.1
     """Pause of the committer between looks at the spool."""
-    maintain_s: Annotated[float, Field(ge=1)] = 600.0
+    maintain_s: Annotated[float, Field(ge=1)] = 60.0
     """Seconds between rounds of lake maintenance."""
     tick_s: Annotated[float, Field(ge=0.05, le=60)] = 0.25
     """Seconds between looks at what is due."""

@@ -32,9 +32,7 @@ class StandIn:
         self._store = ArtifactStore(home / "artifacts")
         self._lake = Lake(home / "lake")
         self._committer = Committer(home / "spool", self._lake)
-        self._writer = SpoolWriter(
-            home / "spool", max_bytes=1 << 20, max_age_s=0.0, cap_bytes=1 << 30, sync=False
-        )
+        self._writer = SpoolWriter(home / "spool", max_bytes=1 << 20, max_age_s=0.0, cap_bytes=1 << 30, sync=False)
         self._owed: list[tuple[datetime, str, object]] = []
         self._loaded: tuple[int, Predictor] | None = None
         self.answers: list[tuple[datetime, int, object, object]] = []
@@ -75,7 +73,9 @@ class StandIn:
         times = [moment.to_pydatetime() for moment in rows["event_time"]]
         truths = rows["label"].tolist()
         self._owed += [(at + self._delay, one, truth) for at, one, truth in zip(times, ids, truths, strict=True)]
-        self.answers += [(at, version.version, out, truth) for at, out, truth in zip(times, outputs, truths, strict=True)]
+        self.answers += [
+            (at, version.version, out, truth) for at, out, truth in zip(times, outputs, truths, strict=True)
+        ]
         self._pay(times[-1], schema)
 
     def commit(self) -> None:
@@ -90,7 +90,9 @@ class StandIn:
 
     def accuracy(self, versions_: Sequence[int] | None = None) -> float:
         """Return the share of right answers."""
-        judged = [answer == truth for _, version, answer, truth in self.answers if not versions_ or version in versions_]
+        judged = [
+            answer == truth for _, version, answer, truth in self.answers if not versions_ or version in versions_
+        ]
         return sum(judged) / len(judged)
 
     def _pay(self, now: datetime, schema: Schema) -> None:

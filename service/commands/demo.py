@@ -92,7 +92,7 @@ def _play(url: str, home: Path, service: "subprocess.Popen[bytes]", weeks: int |
                 printer.print(week)
 
         began = time.monotonic()
-        pace = Pace(lead=parse_duration("1d"), batch=4, label_delay=parse_duration("1d"))
+        pace = Pace(lead=parse_duration("1d"), batch=8, label_delay=parse_duration("1d"))
         totals = Replay(url, MODEL, rows, pace=pace, answered=answered).run()
         for week in board.finish():
             printer.print(week)

@@ -27,7 +27,7 @@ def replay(
         str | None, typer.Option(help="Event time per second, such as 7d; as fast as possible when left out.")
     ] = None,
     label_delay: Annotated[str, typer.Option(help="Event time from a row to its label.")] = "1d",
-    batch: Annotated[int, typer.Option(help="Rows a request.", min=1, max=5000)] = 4,
+    batch: Annotated[int, typer.Option(help="Rows a request.", min=1, max=5000)] = 8,
     in_step: Annotated[
         bool, typer.Option(help="Wait for the control loop's checks and runs, as real time would.")
     ] = True,

@@ -94,10 +94,9 @@ def _answered(lake: Lake, task: CheckTask, schema: Schema, known: pa.Table) -> p
 
 def _newer(known: pa.Table, cutoff: datetime | None) -> int:
     if cutoff is None:
-        return known.num_rows
+        return len(known)
     moment = pa.scalar(cutoff, known["observed_at"].type)
-    newer: int | None = pc.sum(pc.greater(known["observed_at"], moment)).as_py()
-    return newer or 0
+    return len(known.filter(pc.greater(known["observed_at"], moment)))
 
 
 def _first_time(table: pa.Table) -> datetime | None:

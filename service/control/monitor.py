@@ -17,7 +17,7 @@ from service.control.situation import SCHEDULE, training_cutoff
 from service.control.tasks import CheckTask, Failure, Report
 from service.control.verdict import Judged, conclude
 from service.domain.duration import parse_window
-from service.domain.errors import LakeUnavailable, NotAllowedNow
+from service.domain.errors import LakeUnavailable, NotAllowedNow, RetrueError
 from service.domain.policy import Drift, Quality
 from service.journal import facts
 from service.storage import champions, checks, runs, tables, versions
@@ -229,6 +229,14 @@ class Monitor:
                 self._message(term, job, message, known[job.model])
             except NotAllowedNow as error:
                 log.warning("check_ended_meanwhile", extra=facts(check=job.key, why=error.detail))
+            except RetrueError:
+                raise
+            except Exception as error:
+                # What cannot be taken in now never can: a recorded failure, or it would be tried for ever.
+                log.exception("check_not_recorded", extra=facts(check=job.key, model=job.model))
+                if job.key not in self._done:
+                    self._done.add(job.key)
+                    self._fail(term, job.key, f"its verdict could not be recorded: {type(error).__name__}")
             job.messages.popleft()  # only now: a database that was away is asked again at the next look
         if is_over:
             if job.key not in self._done:

@@ -147,7 +147,9 @@ class Processes:
         job = Job(kind=kind, key=key, model=model, started=time.monotonic(), process=process)
         self._jobs[kind, key] = job
         # In the thread: the first start waits until the fork server has imported everything.
-        follower = threading.Thread(target=self._follow, args=(job, reading, writing), name=f"follow-{key}", daemon=True)
+        follower = threading.Thread(
+            target=self._follow, args=(job, reading, writing), name=f"follow-{key}", daemon=True
+        )
         follower.start()
         return job
 

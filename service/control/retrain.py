@@ -35,8 +35,8 @@ WORKING = frozenset(
 """States in which a trainer process works."""
 MOST_ATTEMPTS = 2
 """So often a run is tried whose trainer was lost or killed."""
-PATIENCE_COOLDOWNS = 2
-"""A run waits for labels for so many cooldowns of event time."""
+PATIENCE = timedelta(days=42)
+"""A run waits for labels for so long, in event time."""
 OUT_OF_MEMORY = 137
 """Exit code of a trainer that ran out of memory, as a shell reports a kill."""
 
@@ -222,7 +222,7 @@ class Retraining:
         if newest is None or newest.window_until is None or newest.window_until <= run.until:
             return
         policy = model.spec["policies"]["retrain"]
-        if newest.window_until - run.until > PATIENCE_COOLDOWNS * parse_duration(policy["cooldown"]):
+        if newest.window_until - run.until > PATIENCE:
             with term.write() as conn:
                 self._reject_candidate(conn, run)
                 self._move(conn, term, run, RunState.EXPIRED, "the labels did not come", code="insufficient_evidence")

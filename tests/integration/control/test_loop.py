@@ -27,8 +27,9 @@ from sklearn.linear_model import LogisticRegression
 from service.spec import Drift, Gate, ModelSpec, Retrain, Training
 spec = ModelSpec(
     name="shop", task="classification", target="y", timestamp="at", build=LogisticRegression, metric="accuracy",
-    source="data/shop.parquet", training=Training(initial="28d", windows=("14d", "all"), holdout="7d"),
-    drift=Drift(window="7d"), gate=Gate(floor=0.5), retrain=Retrain(min_labels=50, degradation=0.5, cooldown="7d", max_age=None),
+    source="data/shop.parquet", drift=Drift(window="7d"), gate=Gate(floor=0.5),
+    training=Training(initial="28d", windows=("7d", "all"), holdout="7d", min_rows=100),
+    retrain=Retrain(min_labels=50, degradation=0.5, cooldown="7d", max_age=None),
 )
 """
 WEEK = timedelta(days=7)
@@ -59,10 +60,14 @@ class Loop:
         self.database = Database(f"sqlite:///{self.home / 'retrue.db'}")
         self.database.migrate()
         self.place = Place(
-            database=f"sqlite:///{self.home / 'retrue.db'}", lake=self.home / "lake",
-            artifacts=self.home / "artifacts", reports=self.home / "reports",
-            models_folder=self.project / "models", tick_s=0.1, surroundings=Surroundings(nice=0),
-        )  # fmt: skip
+            database=f"sqlite:///{self.home / 'retrue.db'}",
+            lake=self.home / "lake",
+            artifacts=self.home / "artifacts",
+            reports=self.home / "reports",
+            models_folder=self.project / "models",
+            tick_s=0.1,
+            surroundings=Surroundings(nice=0),
+        )
         self.controller = self.start()
         self.traffic = StandIn(self.home, self.database, "shop", label_delay=timedelta(hours=1))
         spec = load_spec(self.project / "models" / "shop.py", self.project)
@@ -74,7 +79,7 @@ class Loop:
         controller.start()
         return controller
 
-    def until(self, seen: Callable[[Any], Any], *, within_s: float = 60) -> Any:
+    def until(self, seen: Callable[[Any], Any], *, within_s: float = 40) -> Any:
         ends = time.monotonic() + within_s
         while time.monotonic() < ends:
             with self.database.read() as conn:
@@ -82,7 +87,7 @@ class Loop:
                     return found
             time.sleep(0.02)
         with self.database.read() as conn:
-            facts = [(run.state, run.code, run.detail) for run in runs.list_of(conn)]
+            facts = [(run.state, run.code, (run.gate or {}).get("reason"), run.detail) for run in runs.list_of(conn)]
             broken = [(row.name, row.error) for row in models.list_all(conn)]
         pytest.fail(f"not within {within_s} s; runs: {facts}; models: {broken}")
 
@@ -91,6 +96,11 @@ class Loop:
             lambda conn: (now := champions.current(conn, "shop")) and now.version == version and now
         )
         self.until(lambda conn: not [run for run in runs.unfinished(conn) if run.active])
+        return found
+
+    def ended(self, run_id: str | None) -> runs.Run:
+        assert run_id is not None
+        found: runs.Run = self.until(lambda conn: not (now := runs.get(conn, run_id)).active and now)
         return found
 
     def stream_week(self, end: Any) -> checks.Check:
@@ -125,30 +135,47 @@ def test_the_loop_learns_serves_notices_retrains_and_promotes(loop: Loop) -> Non
     assert [check.degraded for check in calm] == [False, False]
     assert all((check.examination or {})["performance"]["labelled"] > 160 for check in calm)
 
-    turned = loop.stream_week(start + 3 * WEEK)
-    assert turned.degraded is True
-    assert turned.run_id is not None
-    second = loop.champion(2)
+    # Nothing that was known before the world turned passes on the week after it: the gate says no.
+    first_week = loop.stream_week(start + 3 * WEEK)
+    assert first_week.degraded is True
+    refused = loop.ended(first_week.run_id)
+    assert refused.version is not None
+    assert refused.state is RunState.REJECTED
+    with loop.database.read() as conn:
+        assert champions.current(conn, "shop") == first
+        assert versions.get(conn, "shop", refused.version).state is VersionState.REJECTED
+
+    turned = loop.stream_week(start + 4 * WEEK)
+    assert turned.version == 1
+    second = loop.champion(3)
     assert second.generation == 2
     with loop.database.read() as conn:
-        run = runs.get(conn, turned.run_id)
-        version = versions.get(conn, "shop", 2)
+        run = runs.get(conn, turned.run_id or "")
+        version = versions.get(conn, "shop", 3)
         states = [event.after for event in runs.events(conn, run.id)]
     assert (run.state, run.trigger, run.check_id) == (RunState.SUCCEEDED, Trigger.PERFORMANCE, turned.id)
     assert states == [
-        RunState.QUEUED, RunState.PREPARING, RunState.VALIDATING, RunState.TRAINING, RunState.PACKAGING,
-        RunState.EVALUATING, RunState.PROMOTING, RunState.SUCCEEDED,
-    ]  # fmt: skip
+        RunState.QUEUED,
+        RunState.PREPARING,
+        RunState.VALIDATING,
+        RunState.TRAINING,
+        RunState.PACKAGING,
+        RunState.EVALUATING,
+        RunState.PROMOTING,
+        RunState.SUCCEEDED,
+    ]
     assert run.until == turned.window_until
-    assert version.learned_until <= turned.window_until
+    assert run.until is not None
+    assert run.snapshot is not None
+    assert version.learned_until <= run.until
     assert version.lineage["data"]["digest"] == run.snapshot["digest"]
     assert version.lineage["parent"] == 1
     assert version.state is VersionState.CHAMPION
 
-    after = loop.stream_week(start + 4 * WEEK)
-    assert after.version == 2
+    after = loop.stream_week(start + 5 * WEEK)
+    assert after.version == 3
     assert after.degraded is False
-    assert loop.traffic.accuracy([2]) > 0.8
+    assert loop.traffic.accuracy([3]) > 0.8
 
 
 def test_a_manual_run_on_the_same_rows_is_a_recorded_no_op_and_force_is_not(loop: Loop) -> None:
@@ -159,10 +186,16 @@ def test_a_manual_run_on_the_same_rows_is_a_recorded_no_op_and_force_is_not(loop
     for force in (False, True):
         with loop.database.write() as conn:
             run = runs.create(
-                conn, "shop", trigger=Trigger.MANUAL, actor="me", reason="again", force=force, until=last.until,
+                conn,
+                "shop",
+                trigger=Trigger.MANUAL,
+                actor="me",
+                reason="again",
+                force=force,
+                until=last.until,
                 at=loop.database.now(conn),
-            )  # fmt: skip
-        ends.append(loop.until(lambda conn, run=run: not (now := runs.get(conn, run.id)).active and now))
+            )
+        ends.append(loop.ended(run.id))
     assert (ends[0].state, ends[0].code) == (RunState.SKIPPED, "no_new_data")
     assert ends[1].state is not RunState.SKIPPED
     assert before is not None
@@ -176,12 +209,17 @@ def test_the_evidence_is_written_after_the_verdict(loop: Loop) -> None:
 def test_a_controller_that_stops_gives_its_run_back_and_the_next_one_ends_it(loop: Loop) -> None:
     with loop.database.write() as conn:
         run = runs.create(
-            conn, "shop", trigger=Trigger.MANUAL, actor="me", reason="restart", force=True,
+            conn,
+            "shop",
+            trigger=Trigger.MANUAL,
+            actor="me",
+            reason="restart",
+            force=True,
             at=loop.database.now(conn),
-        )  # fmt: skip
+        )
     loop.until(lambda conn: runs.get(conn, run.id).state is not RunState.QUEUED)
     loop.controller.stop()
     loop.controller = loop.start()
-    ended = loop.until(lambda conn: not (now := runs.get(conn, run.id)).active and now)
+    ended = loop.ended(run.id)
     assert ended.state in {RunState.SUCCEEDED, RunState.REJECTED, RunState.AWAITING_LABELS}
     assert ended.attempt == 1

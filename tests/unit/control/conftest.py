@@ -29,7 +29,14 @@ def spec_json(**policies: Any) -> dict[str, Any]:
         build=lambda: None,
         metric="accuracy",
         source="data/shop.csv",
-        **{"drift": Drift(), "quality": Quality(), "retrain": Retrain(), "gate": Gate(), "training": Training(), **policies},
+        **{
+            "drift": Drift(),
+            "quality": Quality(),
+            "retrain": Retrain(cooldown="1d", retry="1d"),
+            "gate": Gate(),
+            "training": Training(),
+            **policies,
+        },
     )
     schema = Schema(model=MODEL, task="classification", timestamp="at", features=(Feature("x"),), label="string")
     return {"schema": schema.to_json(), "policies": spec.policies(), "metric": "accuracy", "source": spec.source}
@@ -85,6 +92,14 @@ def champion(database: Database) -> champions.Champion:
     with database.write() as conn:
         versions.insert(conn, a_version(1))
         return champions.swap(
-            conn, MODEL, version=1, expected_generation=0, actor="test", reason="first", kind="promote", run_id=None,
-            event_time=AT, at=AT,
-        )  # fmt: skip
+            conn,
+            MODEL,
+            version=1,
+            expected_generation=0,
+            actor="test",
+            reason="first",
+            kind="promote",
+            run_id=None,
+            event_time=AT,
+            at=AT,
+        )

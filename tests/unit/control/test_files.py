@@ -58,7 +58,7 @@ def test_a_good_file_gives_spec_and_schema(project: Path) -> None:
         (GOOD.format(name="bad", source="data/rows.csv", more=", colour=1"), ("colour",)),
         (GOOD.format(name="bad", source="data/none.csv", more=""), ("field source", "data/none.csv", "put it there")),
         (GOOD.format(name="bad", source="models/bad.py", more=""), ("field source", ".parquet nor .csv")),
-        (GOOD.format(name="bad", source="data/rows.csv", more=', description=spec'), ("at line 5", "NameError")),
+        (GOOD.format(name="bad", source="data/rows.csv", more=", description=spec"), ("at line 5", "NameError")),
     ],
 )
 def test_a_broken_file_names_file_and_what_to_mend_and_the_others_serve(

@@ -25,7 +25,7 @@ class FakeLake(Lake):
         super().__init__("nowhere")
         self.mark: datetime | None = None
 
-    def watermark(self, model: str) -> datetime | None:
+    def watermark(self, model: str) -> datetime | None:  # noqa: ARG002  of one model
         return self.mark
 
 
@@ -42,9 +42,13 @@ class Bench:
 
     def fresh(self) -> Monitor:
         return Monitor(
-            self.processes, self.lake, reports=Path("reports"), settle_s=0.0, judged=self.judged.append,
+            self.processes,
+            self.lake,
+            reports=Path("reports"),
+            settle_s=0.0,
+            judged=self.judged.append,
             drawn=lambda _term, _check, path: self.drawn.append(path),
-        )  # fmt: skip
+        )
 
     def look(self, *, day: float | None = None) -> None:
         if day is not None:
@@ -228,3 +232,11 @@ def test_the_report_comes_after_the_verdict_and_does_not_hold_up_the_next_check(
     drawing.messages.append(Report(path="shop/1.html"))
     bench.look()
     assert bench.drawn == ["shop/1.html"]
+
+
+def test_a_verdict_that_cannot_be_recorded_fails_its_check_and_the_loop_goes_on(bench: Bench) -> None:
+    bench.look(day=7)
+    bench.says(seen(new_labels=object()))  # type: ignore[arg-type]  # no JSON value: what is tested
+    assert bench.check().state is CheckState.FAILED
+    bench.look(day=14)
+    assert len(bench.processes.tasks) == 2

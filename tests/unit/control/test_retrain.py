@@ -35,9 +35,13 @@ class Bench:
         self.lake = FakeLake()
         self.lake.mark = AT + timedelta(days=9)
         work = Work(
-            database="sqlite:///x", lake="lake", artifacts="artifacts", project=Path(), trainers=1,
+            database="sqlite:///x",
+            lake="lake",
+            artifacts="artifacts",
+            project=Path(),
+            trainers=1,
             queue=timedelta(hours=1),
-        )  # fmt: skip
+        )
         self.retraining = Retraining(work, self.processes, self.lake, ended=self.ended.append)
 
     def run(self, **overrides: Any) -> Run:
@@ -258,9 +262,17 @@ def test_a_promotion_that_was_committed_before_its_leader_died_is_only_written_d
     run = bench.promoting()
     with bench.term.write() as conn:
         champions.swap(
-            conn, MODEL, version=2, expected_generation=1, actor="controller", reason="", kind="promote",
-            run_id=run.id, event_time=AT, at=AT,
-        )  # fmt: skip
+            conn,
+            MODEL,
+            version=2,
+            expected_generation=1,
+            actor="controller",
+            reason="",
+            kind="promote",
+            run_id=run.id,
+            event_time=AT,
+            at=AT,
+        )
     bench.look()
     assert bench.get(run).state is S.SUCCEEDED
     with bench.term.database.read() as conn:
