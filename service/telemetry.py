@@ -106,9 +106,7 @@ class Telemetry:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         r = self.registry = registry if registry is not None else CollectorRegistry()
         # api workers
-        self.requests = Counter(
-            "retrue_requests", "Requests by outcome.", ("model", "endpoint", "outcome"), registry=r
-        )
+        self.requests = Counter("retrue_requests", "Requests by outcome.", ("model", "endpoint", "outcome"), registry=r)
         self.request_seconds = Histogram(
             "retrue_request_seconds", "From body to answer.", ("model", "endpoint"), buckets=FAST, registry=r
         )

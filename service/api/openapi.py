@@ -94,9 +94,7 @@ def _predict(schema: Schema) -> dict[str, Any]:
         "prefixItems": list(properties.values()),
     }
     columns = {name: {"type": "array", "minItems": 1, "items": value} for name, value in properties.items()}
-    by_column = _object(
-        {**columns, schema.timestamp: {"type": "array", "items": MOMENT}}, required=list(schema.names)
-    )
+    by_column = _object({**columns, schema.timestamp: {"type": "array", "items": MOMENT}}, required=list(schema.names))
     instances = [{"type": "array", "minItems": 1, "items": item} for item in (row, plain)]
     body = {
         "oneOf": [

@@ -45,9 +45,7 @@ class Endpoint:
         model: str = scope["path_params"]["model"]
         identify(scope)
         try:
-            body = await read_body(
-                scope, receive, limit=self._limits.body_bytes, deadline_s=self._limits.deadline_s
-            )
+            body = await read_body(scope, receive, limit=self._limits.body_bytes, deadline_s=self._limits.deadline_s)
             status, content = await self.answer(model, body)
         except RetrueError as error:
             self._refused(model, error)
@@ -143,5 +141,3 @@ def _content(answered: Answered) -> bytes:
         parts["probabilities"] = answered.probabilities
     parts["ids"] = answered.ids
     return answered.bundle.head + b"," + _encode(parts)[1:]
-
-

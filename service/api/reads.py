@@ -1,6 +1,7 @@
 """What a viewer may ask: models, versions, checks, runs, predictions, audit. Each reads the database on a thread."""
 
 import asyncio
+import gzip
 import json
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from service.api.shapes import (
     Audit,
@@ -141,10 +143,10 @@ def _add_checks(api: APIRouter, database: Database, reports: Path) -> None:
         "/models/{model}/checks/{check_id}/report",
         tags=["checks"],
         summary="The check's evidence as a page",
-        response_class=FileResponse,
+        response_class=HTMLResponse,
         responses={200: {"content": {"text/html": {}}}},
     )
-    def get_report(model: str, check_id: str) -> FileResponse:
+    def get_report(model: str, check_id: str, request: Request) -> Response:
         with database.read() as conn:
             check = found(conn, model, check_id)
         root = reports.resolve()
@@ -154,7 +156,10 @@ def _add_checks(api: APIRouter, database: Database, reports: Path) -> None:
             raise UnknownCheck(msg, check=check_id)
         # The page is made from data that clients sent: it may not run as part of this site.
         headers = {"Content-Security-Policy": "sandbox allow-scripts", "X-Content-Type-Options": "nosniff"}
-        return FileResponse(path, media_type="text/html", headers=headers)
+        packed = path.read_bytes()
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return HTMLResponse(packed, headers={**headers, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
+        return HTMLResponse(gzip.decompress(packed), headers={**headers, "Vary": "Accept-Encoding"})
 
 
 def _add_runs(api: APIRouter, database: Database) -> None:
@@ -259,5 +264,3 @@ def _look_up(home: Path, model: str, prediction_id: str) -> dict[str, Any] | Non
 def _picked(row: Any, shape: Any) -> dict[str, Any]:
     plain = {name: getattr(row, name) for name in shape.model_fields}
     return {name: value.value if hasattr(value, "value") else value for name, value in plain.items()}
-
-

@@ -184,4 +184,3 @@ class Audit(BaseModel):
 
 SwitchName = Literal["pause", "freeze", "pin", "hold"]
 ClearName = Literal["pause", "freeze", "pin", "hold", "quarantine"]
-

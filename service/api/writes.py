@@ -255,7 +255,7 @@ def _generation(if_match: str | None) -> int:
         raise PreconditionMissing(msg)
     match = _GENERATION.fullmatch(if_match.strip())
     if match is None:
-        msg = "If-Match must hold one generation, such as \"3\""
+        msg = 'If-Match must hold one generation, such as "3"'
         raise InvalidRequest(msg)
     return int(match[1])
 

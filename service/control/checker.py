@@ -3,6 +3,7 @@
 It touches no database: the controller decides and records, and is told of the report when it is written.
 """
 
+import gzip
 import logging
 import time
 from collections.abc import Callable
@@ -112,13 +113,13 @@ def _write_report(
     if window.empty:
         return
     title = f"{task.model}: window until {task.window_until:%Y-%m-%d %H:%M} UTC against version {task.version}"
-    path = Path(task.model) / f"{task.check_id}.html"
+    path = Path(task.model) / f"{task.check_id}.html.gz"
     try:
         text = html(schema, task.drift, reference=reference, window=window, title=title)
         target = Path(task.reports) / path
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(gzip.compress(text.encode(), compresslevel=5))  # most of the page is one plotting library
         part.replace(target)
     except Exception:
         # The verdict stands already; evidence that cannot be drawn must not take it back.

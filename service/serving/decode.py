@@ -179,9 +179,9 @@ class Decoder:
         values, faults = examine(self._schema, rows)
         if faults:
             raise refuse(faults)
-        numeric = np.array(
-            [[value[name] for name in self.layout.names] for value in values], dtype=np.float64
-        ).reshape(len(values), self._n_numeric)
+        numeric = np.array([[value[name] for name in self.layout.names] for value in values], dtype=np.float64).reshape(
+            len(values), self._n_numeric
+        )
         text = {feature.name: [value[feature.name] for value in values] for feature in self.layout.text}
         moments = [value.get(self._schema.timestamp) for value in values]
         times = [NOW if moment is None else micros(moment) for moment in moments]
@@ -215,5 +215,3 @@ def _type(schema: Schema, feature: Feature) -> Any:
 def _too_many(rows: int, limit: int) -> BodyTooLarge:
     msg = f"{rows} rows are more than one request may hold ({limit}): split it"
     return BodyTooLarge(msg, rows=rows, limit=limit)
-
-

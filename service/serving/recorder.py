@@ -114,5 +114,3 @@ def _event_times(block: Block, at_us: int) -> NDArray[np.int64]:
         return np.full(len(block), at_us, dtype=np.int64)
     named: NDArray[np.int64] = np.where(times == NOW, at_us, times)
     return named
-
-

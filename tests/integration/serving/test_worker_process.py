@@ -68,5 +68,3 @@ def test_a_worker_that_stops_answers_what_it_accepted_and_closes_the_spool(tmp_p
     with database.read() as conn:
         assert replicas.live(conn, 60) == []
     database.close()
-
-

@@ -1,5 +1,6 @@
 """What a viewer sees and an operator asks for."""
 
+import gzip
 import json
 from typing import Any
 
@@ -158,11 +159,13 @@ def test_a_check_is_asked_for_and_its_report_served_from_the_reports_alone(api: 
     url = f"/v1/models/flip/checks/{check['id']}"
     assert api.client.get(f"{url}/report").status_code == 404
     (api.home / "reports").mkdir()
-    (api.home / "reports" / "page.html").write_text("<p>evidence</p>")
+    (api.home / "reports" / "page.html.gz").write_bytes(gzip.compress(b"<p>evidence</p>"))
     (api.home / "secret.txt").write_text("secret")
     with api.database.write() as conn:
-        checks.finish(conn, check["id"], at=AT, verdict="clean", report="page.html")
-    assert api.client.get(f"{url}/report").text == "<p>evidence</p>"
+        checks.finish(conn, check["id"], at=AT, verdict="clean", report="page.html.gz")
+    for accepted in ("gzip", "identity"):
+        page = api.client.get(f"{url}/report", headers={"Accept-Encoding": accepted})
+        assert (page.status_code, page.text) == (200, "<p>evidence</p>")
     assert api.client.get(url).json()["verdict"] == "clean"
     assert api.client.get(f"/v1/models/price/checks/{check['id']}").status_code == 404
     with api.database.write() as conn:

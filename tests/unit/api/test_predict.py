@@ -66,9 +66,7 @@ def test_bad_rows_are_refused_with_a_problem_and_nothing_is_recorded(api: Api) -
         ("/v1/models/flip/feedback", b'{"labels": [{"id": "x", "label": "UP"}]}', 422, "invalid-rows"),
     ],
 )
-def test_bad_input_is_refused_with_a_problem(
-    shared_api: Api, path: str, body: bytes, status: int, code: str
-) -> None:
+def test_bad_input_is_refused_with_a_problem(shared_api: Api, path: str, body: bytes, status: int, code: str) -> None:
     response = shared_api.client.post(path, content=body)
     assert (response.status_code, response.json()["code"]) == (status, code)
     assert response.headers["content-type"] == "application/problem+json"
