@@ -97,6 +97,8 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
         reports=settings.reports,
         models_folder=settings.models_folder,
         tick_s=settings.tick_s,
+        settle_s=settings.spool_segment_s + settings.commit_s,
+        report_every_s=settings.report_every_s,
         trainers=settings.trainers,
         queue=timedelta(hours=settings.queue_hours),
         surroundings=Surroundings(

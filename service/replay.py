@@ -283,8 +283,14 @@ class LoopWatcher:
         if until < self._next:
             return
         run_id = newest.get("run_id")
-        if run_id and self._client.run(run_id)["state"] not in FINISHED | WAITING:
-            return
+        if run_id:
+            if self._client.run(run_id)["state"] not in FINISHED | WAITING:
+                return
+            # A fast stream would otherwise pass a week in the moment that the replicas take to rebind.
+            described = self._client.model(self._model)
+            generation = (described.get("champion") or {}).get("generation")
+            if any(replica["generation"] != generation for replica in described.get("serving", [])):
+                return
         self._next = until + self._every
         self._free.set()
 

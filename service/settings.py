@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     """Threads that numeric libraries may use in one trainer or check."""
     training_nice: Annotated[int, Field(ge=0, le=19)] = 19
     """Nice level of trainers and checks."""
+    report_every_s: Annotated[float, Field(ge=0)] = 0.0
+    """Scheduled checks of a model draw their HTML evidence at most once in so many seconds; 0: each does. A broken
+    window's evidence is drawn in any case."""
     queue_hours: Annotated[float, Field(gt=0)] = 24.0
     """A run that could not start for so long expires."""
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from service.control.rows import frame_of, join_labels
 from service.control.tasks import CheckTask, Failure, Report, Seen
+from service.domain.check import Verdict
 from service.domain.duration import parse_window
 from service.domain.errors import CheckFailed, RetrueError
 from service.domain.spec import Schema
@@ -73,7 +74,8 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
             seconds=round(time.perf_counter() - started, 3),
         )
     )
-    _write_report(task, schema, send, reference=reference, window=window)
+    if task.draws or examination.verdict is Verdict.QUARANTINED:
+        _write_report(task, schema, send, reference=reference, window=window)
 
 
 def _window(lake: Lake, task: CheckTask) -> pa.Table:

@@ -50,6 +50,8 @@ class Place:
     reports: Path
     models_folder: Path
     tick_s: float = 0.25
+    settle_s: float = 0.3
+    report_every_s: float = 0.0
     trainers: int = 1
     queue: timedelta = timedelta(hours=24)
     surroundings: Surroundings = field(default_factory=Surroundings)
@@ -76,7 +78,15 @@ class Controller:
         self.leader = Leader(database)
         self._tick = Tick(self._odd)
         self._processes = Processes(place.surroundings, woken=lambda: self._tick.nudge("look"))
-        self._monitor = Monitor(self._processes, lake, reports=place.reports, judged=self._judged, drawn=self._drawn)
+        self._monitor = Monitor(
+            self._processes,
+            lake,
+            reports=place.reports,
+            settle_s=place.settle_s,
+            report_every_s=place.report_every_s,
+            judged=self._judged,
+            drawn=self._drawn,
+        )
         work = Work(
             database=place.database,
             lake=lake.root,

@@ -53,6 +53,8 @@ class Monitor:
         Folder of the HTML evidence.
     settle_s
         Wall-clock seconds from a watermark that passed a grid point to its check.
+    report_every_s
+        Wall-clock seconds between the reports of a model's scheduled checks.
     judged
         Told of each verdict with its decision.
     drawn
@@ -66,6 +68,7 @@ class Monitor:
         *,
         reports: Path,
         settle_s: float = SETTLE_S,
+        report_every_s: float = 0.0,
         judged: Callable[[Judged], None],
         drawn: Callable[[Term, str, str], None],
     ) -> None:
@@ -78,6 +81,8 @@ class Monitor:
         self._counted: dict[str, tuple[tuple[int | None, datetime] | None, datetime | None]] = {}
         self._due_since: dict[tuple[str, datetime], float] = {}
         self._settle_s = settle_s
+        self._report_every_s = report_every_s
+        self._drew_at: dict[str, float] = {}
         self._starts: dict[str, int] = {}
         self._done: set[str] = set()
 
@@ -216,9 +221,19 @@ class Monitor:
             window_from=after,
             window_until=until,
             label_cutoff=cutoff,
+            draws=self._draws(check),
         )
         self._starts[check.id] = self._starts.get(check.id, 0) + 1
         self._processes.start("check", check.id, model=check.model, task=task)
+
+    def _draws(self, check: Check) -> bool:
+        """Return whether this check draws its evidence; a replay would otherwise keep a core busy with plots."""
+        now = time.monotonic()
+        last = self._drew_at.get(check.model)
+        if check.actor == SCHEDULE and last is not None and now - last < self._report_every_s:
+            return False
+        self._drew_at[check.model] = now
+        return True
 
     def _take_in(self, term: Term, job: Job, known: Mapping[str, ModelRow]) -> None:
         # The end is read before the messages: what was sent before it is then surely there.

@@ -65,6 +65,8 @@ class CheckTask:
     window_until: datetime
     label_cutoff: datetime | None
     """Labels that arrived later than this are new."""
+    draws: bool = True
+    """Whether to draw the HTML evidence; that of a broken window is drawn in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
