@@ -326,11 +326,26 @@ class Trainer:
         return run
 
 
+JUDGED = frozenset(
+    {
+        RunState.SUCCEEDED,
+        RunState.PROBATION,
+        RunState.ROLLED_BACK,
+        RunState.REJECTED,
+        RunState.BLOCKED_DATA,
+        RunState.AWAITING_LABELS,
+        RunState.AWAITING_APPROVAL,
+        RunState.SUPERSEDED,
+        RunState.EXPIRED,
+    }
+)
+"""States of runs that came to a judgement on their rows, even if it was that the labels are too few to tell."""
+
+
 def _last_tried(connection: Connection, run: runs.Run) -> runs.Run | None:
     """Return the newest earlier run of the model that came to a judgement on its rows."""
-    judged = {RunState.SUCCEEDED, RunState.REJECTED, RunState.PROBATION, RunState.ROLLED_BACK, RunState.BLOCKED_DATA}
     earlier = (other for other in runs.list_of(connection, run.model, limit=50) if other.id != run.id)
-    return next((other for other in earlier if other.state in judged and other.snapshot_digest), None)
+    return next((other for other in earlier if other.state in JUDGED and other.snapshot_digest), None)
 
 
 def _peak() -> int:

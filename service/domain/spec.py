@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
+from service.domain.errors import UnknownModel
 from service.domain.policy import Drift, Gate, Quality, Retrain, Training
 
-__all__ = ["Feature", "ModelSpec", "Schema", "Task"]
+__all__ = ["Feature", "ModelSpec", "Schema", "Task", "unknown_model"]
 
 Task = Literal["classification", "regression"]
 Kind = Literal["numeric", "categorical", "boolean"]
@@ -20,6 +21,12 @@ NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 RESERVED = frozenset({"id", "event_time", "prediction"})
 """Feature names that would collide with what Retrue itself writes beside the features."""
+
+
+def unknown_model(name: str) -> UnknownModel:
+    """Return the error for a model that is not registered; it repeats a name only if a model could have it."""
+    named = f" called {name!r}" if NAME.fullmatch(name) else " of that name"
+    return UnknownModel(f"no model{named} is registered", **({"model": name} if NAME.fullmatch(name) else {}))
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

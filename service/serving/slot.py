@@ -1,6 +1,7 @@
 """The slot: one attribute per model that points at the bundle which answers now."""
 
-from service.domain.errors import NoChampion, UnknownModel
+from service.domain.errors import NoChampion
+from service.domain.spec import unknown_model
 from service.serving.bundle import Bundle
 
 __all__ = ["Slot", "Slots"]
@@ -34,8 +35,7 @@ class Slots:
         """
         slot = self._slots.get(model)
         if slot is None:
-            msg = "no model of that name is registered"
-            raise UnknownModel(msg)
+            raise unknown_model(model)
         if slot.bundle is None:
             msg = "the model has no champion yet: its first version is still to be trained, or did not load"
             raise NoChampion(msg, model=model, retry_after_s=5)

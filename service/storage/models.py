@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, or_, select
 
-from service.domain.errors import UnknownModel
+from service.domain.spec import unknown_model
 from service.storage.database import insert_into, now
 from service.storage.tables import models
 from service.storage.tables import switches as switches_table
@@ -98,8 +98,7 @@ def get(conn: Connection, name: str) -> ModelRow:
     """
     row = find(conn, name)
     if row is None:
-        msg = "no model of that name is registered"
-        raise UnknownModel(msg, model=name)
+        raise unknown_model(name)
     return row
 
 
