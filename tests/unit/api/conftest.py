@@ -11,9 +11,9 @@ from service.api.application import Parts, create
 from service.serving.limits import Limits
 from service.serving.worker import Worker
 from service.storage.artifacts import ArtifactStore
-from service.storage.database import Database
 from service.telemetry import Telemetry
 from tests.asgi import Client, serving
+from tests.migrated import migrated
 from tests.served import FLIP, PRICE, crown, flip, pack, register, spool
 
 
@@ -22,8 +22,7 @@ class Api:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.database = Database(f"sqlite:///{home / 'retrue.db'}")
-        self.database.migrate()
+        self.database = migrated(home / "retrue.db")
         self.store = ArtifactStore(home / "artifacts")
         register(self.database, FLIP)
         register(self.database, PRICE)

@@ -1,6 +1,5 @@
 """A migrated database with one model, and what stands around the control loop in its unit tests."""
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from service.domain.version import VersionState
 from service.storage import champions, models, versions
 from service.storage.database import Database
 from service.storage.versions import VersionRow
+from tests.migrated import migrated
 
 MODEL = "shop"
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,20 +60,9 @@ def a_version(number: int, **overrides: Any) -> VersionRow:
     return VersionRow(**{**values, **overrides})
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a migrated file: copying it is much faster than migrating anew."""
-    path = tmp_path_factory.mktemp("migrated") / "retrue.db"
-    database = Database(f"sqlite:///{path}")
-    database.migrate()
-    database.close()
-    return path
-
-
 @pytest.fixture
-def database(tmp_path: Path, migrated: Path) -> Iterator[Database]:
-    shutil.copy(migrated, tmp_path / "retrue.db")
-    database = Database(f"sqlite:///{tmp_path / 'retrue.db'}")
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = migrated(tmp_path / "retrue.db")
     with database.write() as conn:
         models.register(conn, MODEL, spec_json=spec_json(), file="models/shop.py", at=AT)
     yield database

@@ -12,15 +12,14 @@ from service.serving.replica import Replica
 from service.serving.slot import Slots
 from service.storage import champions, replicas, versions
 from service.storage.artifacts import ArtifactStore
-from service.storage.database import Database
 from service.telemetry import Telemetry
+from tests.migrated import migrated
 from tests.served import AT, PRICE, crown, pack, price, register
 
 
 class Place:
     def __init__(self, folder: Path) -> None:
-        self.database = Database(f"sqlite:///{folder / 'retrue.db'}")
-        self.database.migrate()
+        self.database = migrated(folder / "retrue.db")
         self.store = ArtifactStore(folder / "artifacts")
         self.slots = Slots()
         self.replica = self.new_replica()
