@@ -106,7 +106,7 @@ async def _http(_request: Request, error: Exception) -> Response:
     return problem(error.status_code, detail, code=phrase.lower().replace(" ", "-"), headers=headers)
 
 
-async def _validation(_request: Request, error: Exception) -> Response:
+async def _validation(request: Request, error: Exception) -> Response:
     # Never the input: it may be a secret, or bytes that are no text.
     found = error.errors() if isinstance(error, RequestValidationError) else []
     listed = [
@@ -115,6 +115,9 @@ async def _validation(_request: Request, error: Exception) -> Response:
     ]
     if any(fault["code"].startswith("json") for fault in listed):
         return problem(400, "the body is not JSON", code=errors.InvalidRequest.code)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if listed and listed[0]["field"] == "body" and not kind.endswith("json"):
+        return problem(415, "send JSON, with the header Content-Type: application/json", code="not-json")
     detail = f"{listed[0]['field']}: {listed[0]['detail']}" if listed else "the request is not what the address takes"
     return problem(422, detail, code=errors.InvalidRequest.code, facts={"errors": listed})
 

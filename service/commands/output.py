@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -14,8 +15,11 @@ from service.client import Json, Retrue
 
 __all__ = ["AsJson", "Url", "connect", "console", "fail", "note", "print_json", "print_table", "since", "words"]
 
-console = Console(highlight=False)
-notes = Console(stderr=True, highlight=False)
+PIPED_WIDTH = 220
+"""Columns of a table that no terminal bounds: a program that cuts columns wants whole ids."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+notes = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 

@@ -118,17 +118,19 @@ def verdict_of(
     rows, min_rows
         Rows in the window, and how many it needs.
     findings
-        Broken expectations; one is enough for quarantine.
+        Broken expectations; one is enough for quarantine, if there are enough rows to tell.
     columns
         Drift per column; empty where quality already failed.
     share
         The window has drifted when this share of the evaluated columns has, or the prediction column has.
     """
+    if rows < min_rows:
+        # Before the findings: one odd row out of four is no broken pipe, and quarantine stops all learning.
+        odd = f"; noticed: {findings[0].reason}" if findings else ""
+        return Verdict.INSUFFICIENT, f"{rows} rows in the window; {min_rows} are needed{odd}"
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         return Verdict.QUARANTINED, f"quarantined: {findings[0].reason}{more}; not drift"
-    if rows < min_rows:
-        return Verdict.INSUFFICIENT, f"{rows} rows in the window; {min_rows} are needed"
     features = [column for column in columns if column.role == "feature" and column.drifted is not None]
     if not features:
         return Verdict.INSUFFICIENT, "no feature could be evaluated"

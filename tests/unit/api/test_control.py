@@ -208,3 +208,10 @@ def test_openapi_holds_the_real_schema_of_each_served_model(api: Api) -> None:
     assert row["properties"]["n"] == {"anyOf": [{"type": "number", "minimum": 0.0, "maximum": 1.0}, {"type": "null"}]}
     assert "/v1/models/price/predict" not in document["paths"]
     assert api.client.get("/docs").status_code == 200
+
+
+def test_a_body_that_is_a_form_is_told_to_be_json(api: Api) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = api.client.request("POST", "/v1/models/flip/runs", content=b'{"reason":"x"}', headers=form)
+    assert (answer.status_code, answer.json()["code"]) == (415, "not-json")
+    assert "application/json" in answer.json()["detail"]
