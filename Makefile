@@ -32,14 +32,14 @@ serve: $(STAMP) ## run the service with the models in models/, state in var/
 
 test: $(STAMP) ## run every test: unit, integration, end to end
 	@$(if $(CI),scripts/system.sh postgresql)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --basetemp=.cache/tests
 
 check: $(STAMP) ## run format, lint, types, architecture contracts, unit tests (seconds)
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy $(wildcard service tests bench models data)
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q tests/unit
+	@$(BIN)/python -m pytest -q --basetemp=.cache/unit-tests tests/unit
 
 fix: $(STAMP) ## format the code, repair what ruff can repair
 	@$(BIN)/ruff check --fix-only --quiet

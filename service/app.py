@@ -229,7 +229,18 @@ def _supervise(settings: Settings, *, with_controller: bool) -> None:
         if with_controller:
             children.append(Child(name="controller", argv=(*start, "controller", "--parent", "{parent}")))
         log.info("listening", extra=facts(address=f"http://{host}:{port}", workers=settings.workers))
-        Supervisor(children, environ=_environ(settings), grace_s=settings.shutdown_s, metrics=settings.run).run()
+        environ = _environ(settings)
+        os.environ.update(environ)  # before the first import of prometheus_client, which reads its folder from there
+        from service.telemetry import Telemetry
+
+        restarts = Telemetry().restarts
+        Supervisor(
+            children,
+            environ=environ,
+            grace_s=settings.shutdown_s,
+            metrics=settings.run,
+            restarted=lambda name: restarts.labels(role=name.partition("-")[0]).inc(),
+        ).run()
         log.info("stopped", extra=facts())
 
 

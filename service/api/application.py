@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from service.api import health, openapi, predict, problems, reads, writes
+from service.api import docs, health, openapi, predict, problems, reads, writes
 from service.api.body import Door
 from service.api.metrics import StateMetrics
 from service.serving.worker import Worker
@@ -45,6 +45,7 @@ def create(parts: Parts) -> FastAPI:
         version=_version(),
         summary="Keeps served models true.",
         lifespan=life,
+        docs_url=None,  # `docs` serves it from this package
         redoc_url=None,
         strict_content_type=False,  # real clients send JSON without saying so
         redirect_slashes=False,
@@ -53,6 +54,7 @@ def create(parts: Parts) -> FastAPI:
     app.include_router(health.router(parts.worker, StateMetrics(parts.database)))
     app.include_router(reads.router(parts.database, parts.home))
     app.include_router(writes.router(parts.database))
+    docs.install(app)
     problems.install(app)
     openapi.install(app, parts.worker.slots)
     limits = parts.worker.limits

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def commit_until(  # the parts of one small process
             complained = time.monotonic()
             log.warning("commit_failed", extra=facts(left=report.left, why=report.errors[0]))
         telemetry.spool_bytes.set(spool_bytes(spool))
+        telemetry.spool_oldest_seconds.set(_oldest_s(spool))
         if is_last:
             return
         if time.monotonic() >= maintain_at:
@@ -56,6 +58,15 @@ def _count(telemetry: Any, done: Committed) -> None:
     telemetry.committed_rows.labels(model=done.model, kind=done.kind).inc(done.rows)
     if done.kind == "predictions":
         telemetry.lake_lag_seconds.labels(model=done.model).set(max(time.time() - done.oldest_us / 1e6, 0.0))
+
+
+def _oldest_s(spool: Path) -> float:
+    """Return the age of the oldest segment that waits, in seconds; 0 when none does."""
+    begun = [time.time()]
+    for segment in spool.glob("*/*.ready"):
+        with suppress(FileNotFoundError):
+            begun.append(segment.stat().st_mtime)
+    return max(time.time() - min(begun), 0.0)
 
 
 def _damage(telemetry: Any, path: Path, why: str) -> None:

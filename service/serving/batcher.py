@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from service.domain.errors import Broken, InvalidRows, Overloaded, RetrueError
+from service.domain.errors import Broken, InvalidRows, NotRecorded, Overloaded, RetrueError
 from service.serving.block import Block, join
 from service.serving.bundle import Answers, Bundle
 from service.serving.limits import Limits
@@ -90,6 +90,7 @@ class Batcher:
         self._predict_seconds = telemetry.predict_seconds.labels(model)
         self._predictions = telemetry.predictions.labels(model, "champion")
         self._queue_rows = telemetry.queue_rows.labels(model)
+        self._record_failures = telemetry.record_failures.labels(model)
 
     def submit(self, bundle: Bundle, block: Block, *, is_recorded: bool = True) -> asyncio.Future[Answered]:
         """Queue rows; the future brings their answers, or the error.
@@ -175,6 +176,8 @@ class Batcher:
         try:
             return self._answer(jobs)
         except RetrueError as error:
+            if isinstance(error, NotRecorded):
+                self._record_failures.inc()
             return [error] * len(jobs)
         except Exception as error:  # noqa: BLE001  an estimator may raise anything; each caller gets an error
             if len(jobs) > 1:

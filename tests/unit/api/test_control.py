@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from typing import Any
 
 import pytest
@@ -215,3 +216,12 @@ def test_a_body_that_is_a_form_is_told_to_be_json(api: Api) -> None:
     answer = api.client.request("POST", "/v1/models/flip/runs", content=b'{"reason":"x"}', headers=form)
     assert (answer.status_code, answer.json()["code"]) == (415, "not-json")
     assert "application/json" in answer.json()["detail"]
+
+
+def test_the_page_of_the_api_needs_no_internet(api: Api) -> None:
+    page = api.client.get("/docs").text
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(addresses) >= 3
+    for address in addresses:
+        assert address.startswith("/docs/assets/")
+        assert api.client.get(address).status_code == 200
