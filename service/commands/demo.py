@@ -48,6 +48,8 @@ def demo(
     order, each label one day late. Beside the champion, version 1 is scored on the same rows as if nobody had ever
     retrained it.
     """
+    # The service is a child in a session of its own: whoever ends the demo must not leave it behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if home.exists():
         shutil.rmtree(home)
     home.mkdir(parents=True)
