@@ -56,7 +56,7 @@ def check(folder: Folder = None, as_json: AsJson = False) -> None:
                 count = len(model.schema.features) if model.schema else 0
                 console.print(f"[green]ok[/]      {model.file}: {model.name}, {count} features")
             else:
-                console.print(f"[red]broken[/]  {model.file}: {model.error}", soft_wrap=True)
+                console.print(f"[red]broken[/]  {model.error}", soft_wrap=True)
         if not found:
             note("there is no model file")
     if broken or not found:
