@@ -7,19 +7,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from service.control.leader import Term
 from service.control.processes import Job, Processes
 from service.control.promotion import propose
-from service.control.tasks import Interval, TrainTask
-from service.domain.check import Verdict
+from service.control.quarantine import spans
+from service.control.tasks import TrainTask
 from service.domain.duration import parse_duration
 from service.domain.errors import NotAllowedNow, RunInProgress
 from service.domain.run import TERMINAL, RunState
 from service.domain.version import VersionState
 from service.journal import facts
-from service.storage import champions, checks, models, runs, tables, versions
+from service.storage import champions, checks, models, runs, versions
 from service.storage.lake import Lake
 from service.storage.models import ModelRow
 from service.storage.runs import Run
@@ -155,7 +155,7 @@ class Retraining:
                 until=until,
                 **columns,
             )
-            quarantined = _quarantined(conn, run.model)
+            quarantined = spans(conn, run.model)
         spec = model.spec or {}
         task = TrainTask(
             run_id=run.id,
@@ -272,10 +272,3 @@ class Retraining:
 def _deadline_s(model: ModelRow | None) -> float:
     policies = {} if model is None or model.spec is None else model.spec["policies"]
     return parse_duration(policies.get("training", {}).get("deadline", "15m")).total_seconds()
-
-
-def _quarantined(conn: Connection, model: str) -> tuple[Interval, ...]:
-    c = tables.checks.c
-    query = select(c.window_from, c.window_until).where(c.model == model, c.verdict == Verdict.QUARANTINED.value)
-    spans = [(row.window_from, row.window_until) for row in conn.execute(query)]
-    return tuple(sorted((after, until) for after, until in spans if after is not None and until is not None))
