@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +21,9 @@ from service.settings import Settings, load, prepare_home
 
 if TYPE_CHECKING:
     from service.control.files import FoundModel
-    from service.storage.artifacts import ArtifactStore
     from service.storage.database import Database
-    from service.storage.lake import Lake
 
 __all__ = [
-    "Control",
-    "open_control",
     "read_models",
     "run_api",
     "run_committer",
@@ -41,19 +36,6 @@ log = logging.getLogger("service.app")
 
 RETRY_S = 1.0
 COMPLAIN_S = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Control:
-    """The state of a home, opened in this process."""
-
-    database: "Database"
-    lake: "Lake"
-    artifacts: "ArtifactStore"
-
-    def close(self) -> None:
-        """Close the database's connections."""
-        self.database.close()
 
 
 def run_serve(settings: Settings) -> None:
@@ -180,24 +162,6 @@ def run_committer(settings: Settings, *, life_line: int | None = None) -> None:
         maintain_s=settings.maintain_s,
         telemetry=Telemetry(),
     )
-
-
-def open_control(settings: Settings) -> Control:
-    """Return the home's state, migrated and open in this process.
-
-    Raises
-    ------
-    HomeUnusable, DatabaseUnavailable
-        If it cannot be opened.
-    """
-    from service.storage.artifacts import ArtifactStore
-    from service.storage.database import Database
-    from service.storage.lake import Lake
-
-    prepare_home(settings)
-    database = Database(settings.database)
-    database.migrate()
-    return Control(database=database, lake=Lake(settings.lake), artifacts=ArtifactStore(settings.artifacts))
 
 
 def read_models(settings: Settings, folder: Path | None = None) -> "list[FoundModel]":

@@ -10,7 +10,7 @@ import httpx
 
 from service.domain.run import TERMINAL, RunState
 
-__all__ = ["Json", "Refused", "Retrue", "Unreachable"]
+__all__ = ["Json", "Refused", "Retrue", "Unreachable", "moment"]
 
 Json = dict[str, Any]
 
@@ -110,6 +110,10 @@ class Retrue:
     def versions(self, model: str) -> list[Json]:
         """Return the model's versions, newest first."""
         return list(self._json("GET", f"/v1/models/{model}/versions")["versions"])
+
+    def learned_until(self, model: str) -> datetime | None:
+        """Return the event time until which the model's first version learned; None while it has none."""
+        return min((moment(version["learned_until"]) for version in self.versions(model)), default=None)
 
     def version(self, model: str, version: int) -> Json:
         """Return one version with its lineage."""

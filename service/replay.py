@@ -251,8 +251,8 @@ class LoopWatcher:
         self._client.close()
 
     def _first_check(self) -> datetime:
-        learned = [moment(version["learned_until"]) for version in self._client.versions(self._model)]
-        if not learned:
+        learned = self._client.learned_until(self._model)
+        if learned is None:
             msg = f"{self._model} has no version yet: train one first (`retrue retrain {self._model} --wait`)"
             raise ValueError(msg)
         done = [
@@ -260,7 +260,7 @@ class LoopWatcher:
             for check in self._client.checks(self._model, limit=20)
             if check.get("window_until") and check["state"] == "done" and check["actor"] == "schedule"
         ]
-        return max(done, default=min(learned)) + self._every
+        return max(done, default=learned) + self._every
 
     def _watch(self) -> None:
         while not self._closed:

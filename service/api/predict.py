@@ -1,6 +1,7 @@
 """The two routes that must be fast: predict and feedback, as plain ASGI endpoints."""
 
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ def routes(worker: Worker) -> list[Route]:
     ]
 
 
-class Endpoint:
+class Endpoint(ABC):
     """What both have in common: the body, the outcome, the clock."""
 
     name = ""
@@ -63,9 +64,9 @@ class Endpoint:
         await send({"type": "http.response.body", "body": content})
         self._count(model, "ok", time.perf_counter() - started)
 
+    @abstractmethod
     async def answer(self, model: str, body: bytes) -> tuple[int, bytes]:
         """Return status and content."""
-        raise NotImplementedError
 
     def _refused(self, model: str, error: RetrueError) -> None:
         if isinstance(error, InvalidRows):

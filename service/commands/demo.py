@@ -9,13 +9,13 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from service.client import Json, Refused, Retrue, Unreachable
+from service.client import Json, Refused, Retrue, Unreachable, moment
 from service.commands.output import console, fail, note, words
 from service.commands.scoreboard import Scoreboard, Week, percentile
 from service.commands.stream import load_rows
@@ -85,7 +85,7 @@ def _play(url: str, home: Path, service: "subprocess.Popen[bytes]", weeks: int |
         described = retrue.model(MODEL)
         rows = load_rows(retrue, MODEL, data=None, start=None, until=None)
         version = retrue.version(MODEL, 1)
-        start = datetime.fromisoformat(version["learned_until"]).astimezone(UTC)
+        start = moment(version["learned_until"])
         if weeks is not None:
             ends = start + weeks * parse_duration("7d")
             count = sum(at <= ends for at in rows.times)
@@ -181,7 +181,7 @@ class WeekPrinter:
     def _check_at(self, until: datetime) -> Json:
         for check in self._retrue.checks(MODEL, limit=5):
             window_until = check.get("window_until")
-            if window_until and datetime.fromisoformat(window_until) == until:
+            if window_until and moment(window_until) == until:
                 return check
         return {}
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.client import Json, Retrue
+from service.client import Retrue
 from service.commands.look import ModelName
 from service.commands.output import DEFAULT_URL, Url, connect, console, fail, notes
 from service.domain.duration import parse_duration
@@ -94,18 +94,12 @@ def load_rows(retrue: Retrue, model: str, *, data: Path | None, start: datetime 
     if missing:
         raise fail(f"{path} lacks the columns {', '.join(missing)}", exit_code=2)
     frame[timestamp] = pd.to_datetime(frame[timestamp], utc=True)
-    begin = start or _learned_until(retrue, model)
+    begin = start or retrue.learned_until(model)
     if begin is not None:
         frame = frame[frame[timestamp] > begin] if start is None else frame[frame[timestamp] >= begin]
     if until is not None:
         frame = frame[frame[timestamp] <= until]
     return rows_of(frame, timestamp=timestamp, target=described["target"], features=needed[2:])
-
-
-def _learned_until(retrue: Retrue, model: str) -> datetime | None:
-    versions: list[Json] = retrue.versions(model)
-    learned = [datetime.fromisoformat(version["learned_until"]) for version in versions]
-    return min(learned, default=None)
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -10,7 +10,7 @@ from service.domain.run import RunState, Trigger
 from service.storage.checks import Check
 from service.storage.runs import Run
 
-__all__ = ["SCHEDULE", "Past", "assemble", "leaves_quarantine", "training_cutoff"]
+__all__ = ["JUDGED", "OPEN", "SCHEDULE", "Past", "assemble", "leaves_quarantine", "training_cutoff"]
 
 SCHEDULE = "schedule"
 """The actor of checks that nobody asked for."""

@@ -21,6 +21,7 @@ from service.control.candidate import Candidate, register
 from service.control.files import load_spec
 from service.control.leader import Term
 from service.control.material import Material, gather
+from service.control.situation import JUDGED, OPEN
 from service.control.tasks import TrainTask
 from service.domain.errors import (
     DatabaseUnavailable,
@@ -326,26 +327,14 @@ class Trainer:
         return run
 
 
-JUDGED = frozenset(
-    {
-        RunState.SUCCEEDED,
-        RunState.PROBATION,
-        RunState.ROLLED_BACK,
-        RunState.REJECTED,
-        RunState.BLOCKED_DATA,
-        RunState.AWAITING_LABELS,
-        RunState.AWAITING_APPROVAL,
-        RunState.SUPERSEDED,
-        RunState.EXPIRED,
-    }
-)
+TRIED = JUDGED | OPEN | {RunState.BLOCKED_DATA}
 """States of runs that came to a judgement on their rows, even if it was that the labels are too few to tell."""
 
 
 def _last_tried(connection: Connection, run: runs.Run) -> runs.Run | None:
     """Return the newest earlier run of the model that came to a judgement on its rows."""
     earlier = (other for other in runs.list_of(connection, run.model, limit=50) if other.id != run.id)
-    return next((other for other in earlier if other.state in JUDGED and other.snapshot_digest), None)
+    return next((other for other in earlier if other.state in TRIED and other.snapshot_digest), None)
 
 
 def _peak() -> int:
