@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from service.domain.duration import parse_duration, parse_window
 
-__all__ = ["Drift", "Gate", "Quality", "Retrain", "Training"]
+__all__ = ["Drift", "Gate", "Probation", "Quality", "Recording", "Retention", "Retrain", "Training"]
 
 
 def _duration_text(text: str) -> str:
@@ -154,3 +154,47 @@ class Gate:
     """Labelled holdout rows below which the verdict is `inconclusive`."""
     approval: bool = False
     """Whether a person must approve a challenger that passed."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Probation:
+    """How a new champion is watched before it is kept for good. A breach takes it back."""
+
+    duration: DurationText | None = "7d"
+    """Event time that it is watched for; None: not at all."""
+    errors: Share = 0.01
+    """Highest rise of the share of rows that were not answered over that of the champion before."""
+    latency: Annotated[float, Field(gt=1)] = 3.0
+    """Highest ratio of its seconds per batch to those of the champion before."""
+    outputs: Annotated[float, Field(gt=0)] = 0.5
+    """Highest distance between its answers and those of the champion before, on the same rows: Jensen-Shannon for
+    classes, Wasserstein in standard deviations for values."""
+    degradation: Annotated[float, Field(ge=0)] = 0.25
+    """Highest share by which its realised loss may exceed that of the champion before, on the same labelled rows."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """Of the interval around that excess: all of it must lie above nought, too."""
+    min_rows: Annotated[int, Field(ge=1)] = 100
+    """Answered rows, or labelled rows, below which nothing is concluded from them."""
+    extensions: Annotated[int, Field(ge=0)] = 3
+    """So often the watch is prolonged by its own length while there are too few rows; then it is kept, unproven."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Recording:
+    """What becomes of an answer that can't be written down, because the disk or the spool is full."""
+
+    when_full: Literal["refuse", "answer"] = "refuse"
+    """``refuse`` answers 503 and loses nothing; ``answer`` answers, and counts every row that was not recorded.
+    Labels are refused in either case: whoever sent them still has them."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Retention:
+    """How long things are kept. What a champion, a rollback, a pin or a run under way needs is always kept."""
+
+    predictions: HistoryText = "all"
+    """Event time before the model's newest prediction; ``all`` keeps every one."""
+    labels: HistoryText = "all"
+    """The same, for labels, counted by when they were observed."""
+    artifacts: Annotated[int, Field(ge=1)] = 10
+    """So many of the newest versions keep their artifact."""

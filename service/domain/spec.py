@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, field_validator, model_vali
 from pydantic.dataclasses import dataclass
 
 from service.domain.errors import UnknownModel
-from service.domain.policy import Drift, Gate, Quality, Retrain, Training
+from service.domain.policy import Drift, Gate, Probation, Quality, Recording, Retention, Retrain, Training
 
 __all__ = ["Feature", "ModelSpec", "Schema", "Task", "unknown_model"]
 
@@ -133,6 +133,10 @@ class Schema:
         return TypeAdapter(Schema).validate_python(plain)
 
 
+POLICIES = ("training", "quality", "drift", "retrain", "gate", "probation", "recording", "retention")
+"""Fields of a `ModelSpec` that hold a policy."""
+
+
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 class ModelSpec:
     """A named prediction problem: one per file in ``models/``.
@@ -175,6 +179,9 @@ class ModelSpec:
     drift: Drift = Field(default_factory=Drift)
     retrain: Retrain = Field(default_factory=Retrain)
     gate: Gate = Field(default_factory=Gate)
+    probation: Probation = Field(default_factory=Probation)
+    recording: Recording = Field(default_factory=Recording)
+    retention: Retention = Field(default_factory=Retention)
 
     @field_validator("name")
     @classmethod
@@ -215,6 +222,6 @@ class ModelSpec:
         """Return all policies as plain JSON values."""
         plain: dict[str, Any] = {
             name: TypeAdapter(type(getattr(self, name))).dump_python(getattr(self, name), mode="json")
-            for name in ("training", "quality", "drift", "retrain", "gate")
+            for name in POLICIES
         }
         return plain

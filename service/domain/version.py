@@ -13,4 +13,5 @@ class VersionState(StrEnum):
     REJECTED = "rejected"
     CHAMPION = "champion"
     RETIRED = "retired"  # was champion once: a rollback target
+    ARCHIVED = "archived"  # its artifact was cleaned away; only what it was is still known
     QUARANTINED = "quarantined"  # never chosen automatically again

@@ -62,6 +62,7 @@ class Swap:
     created_at: datetime
     ended_at: datetime | None
     event_time: datetime | None
+    settled_at: datetime | None = None
 
 
 def current(conn: Connection, model: str) -> Champion | None:

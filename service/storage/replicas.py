@@ -47,6 +47,8 @@ class ReplicaModel:
     swap_ready: bool | None
     error: str | None
     at: datetime
+    bound_at: datetime | None
+    health: dict[str, Any] | None
 
 
 def hello(conn: Connection, replica_id: str, *, host: str, pid: int, worker: int) -> Replica:

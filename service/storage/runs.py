@@ -61,6 +61,7 @@ class Run:
     heartbeat_at: datetime | None
     finished_at: datetime | None
     decided_event_time: datetime | None
+    not_before: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ __all__ = [
     "leases",
     "metadata",
     "models",
+    "probations",
     "replica_models",
     "replicas",
     "run_events",
@@ -104,6 +105,7 @@ swaps = Table(
     Column("created_at", Moment, nullable=False),
     Column("ended_at", Moment, nullable=True),
     Column("event_time", Moment, nullable=True),  # where the data stood: places the swap on a replayed time line
+    Column("settled_at", Moment, nullable=True),  # when the last live replica had rebound: the mixed window's end
     Index(
         "one_waiting_swap_per_model",
         "model",
@@ -112,6 +114,32 @@ swaps = Table(
         postgresql_where=text("state = 'waiting'"),
     ),
     Index("ix_swaps_model_generation", "model", "generation"),
+)
+
+probations = Table(
+    "probations",
+    metadata,
+    Column("model", String(63), ForeignKey("models.name"), primary_key=True),
+    Column("generation", Counter, primary_key=True, autoincrement=False),  # what the promotion made it
+    Column("version", Integer, nullable=False),
+    Column("previous_version", Integer, nullable=False),  # what it is compared with, and goes back to
+    Column("run_id", String(36), nullable=True),  # null for a promotion by hand
+    Column("state", String(16), nullable=False),  # watching | kept | rolled_back | ended (another champion came)
+    Column("began_at", Moment, nullable=False),
+    Column("began_event_time", Moment, nullable=True),  # where the data stood: the watch lasts in event time
+    Column("extended", Integer, nullable=False, server_default=text("0")),
+    Column("evidence", Json, nullable=True),  # the newest look: errors, latency, outputs, realised metric, in figures
+    Column("code", String(48), nullable=True),  # slug of the outcome: clean, unproven, errors, latency …
+    Column("reason", Text, nullable=True),
+    Column("ended_at", Moment, nullable=True),
+    Column("ended_event_time", Moment, nullable=True),
+    Index(
+        "one_open_probation_per_model",
+        "model",
+        unique=True,
+        sqlite_where=text("state = 'watching'"),
+        postgresql_where=text("state = 'watching'"),
+    ),
 )
 
 runs = Table(
@@ -146,6 +174,7 @@ runs = Table(
     Column("heartbeat_at", Moment, nullable=True),
     Column("finished_at", Moment, nullable=True),
     Column("decided_event_time", Moment, nullable=True),  # where the data stood when it ended: cooldowns count from it
+    Column("not_before", Moment, nullable=True),  # a run that is tried again waits until then
     Index(
         "one_active_run_per_model", "model", unique=True, sqlite_where=text("active"), postgresql_where=text("active")
     ),
@@ -259,4 +288,6 @@ replica_models = Table(
     Column("swap_ready", Boolean, nullable=True),  # pre-loaded, verified and warmed; false: see error
     Column("error", Text, nullable=True),
     Column("at", Moment, nullable=False),
+    Column("bound_at", Moment, nullable=True),  # when its slot took this generation
+    Column("health", Json, nullable=True),  # by generation, the newest two: answered, failed, seconds, slow
 )

@@ -84,4 +84,6 @@ def test_a_schema_survives_json() -> None:
 
 def test_every_policy_has_a_default_and_is_json() -> None:
     policies = a_spec().policies()
-    assert set(policies) == {"training", "quality", "drift", "retrain", "gate"}
+    assert set(policies) == {
+        "training", "quality", "drift", "retrain", "gate", "probation", "recording", "retention"
+    }  # fmt: skip
