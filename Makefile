@@ -19,7 +19,7 @@ export DO_NOT_TRACK := 1
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check fix bench lock clean
+.PHONY: help demo serve test check fix bench chaos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ fix: $(STAMP) ## format the code, repair what ruff can repair
 
 bench: $(STAMP) ## reproduce the loop's results on both data sets
 	@$(BIN)/python bench/loop.py
+
+chaos: $(STAMP) ## kill every process anywhere under load, then check the ledger (10 minutes; QUICK=1: 2)
+	@$(BIN)/python bench/chaos.py $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(POSTGRES)),--postgres)
 
 lock: ## pin all dependencies again (UPGRADE=1 to the newest that the bounds allow)
 	@scripts/lock.sh "$(PYTHON)" $(if $(filter-out 0,$(UPGRADE)),--upgrade)

@@ -120,6 +120,8 @@ def _section(results: list[dict[str, Any]], quick: bool, seconds: float) -> Sect
             "rejected",
             "inconclusive",
             "failed",
+            "kept",
+            "rolled back",
             "checks",
             "quarantined",
         ),
@@ -135,7 +137,17 @@ def _section(results: list[dict[str, Any]], quick: bool, seconds: float) -> Sect
 def _row(result: dict[str, Any], policy: dict[str, Any]) -> list[str]:
     digits = 4 if result["greater_is_better"] else 2
     kappa = policy["kappa"]
-    counts = ("promotions", "retrains", "rejected", "inconclusive", "failed", "checks", "quarantined")
+    counts = (
+        "promotions",
+        "retrains",
+        "rejected",
+        "inconclusive",
+        "failed",
+        "kept",
+        "rolled_back",
+        "checks",
+        "quarantined",
+    )
     return [
         result["model"],
         policy["policy"],

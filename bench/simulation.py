@@ -13,6 +13,7 @@ from service.domain.decision import Action, Decision, Situation, decide, is_degr
 from service.domain.duration import parse_duration, parse_window
 from service.domain.errors import TrainingFailed
 from service.domain.gate import Outcome
+from service.domain.probation import Evidence, Step, Watch, outcome_of
 from service.domain.spec import ModelSpec, Schema
 from service.learning.candidates import fit, start_of
 from service.learning.examine import examine, reference_rows
@@ -21,13 +22,36 @@ from service.learning.metric import Metric, metric_of
 from service.learning.package import package, predictor_of
 from service.learning.performance import kappa_against_no_change
 from service.learning.predictor import Predictor
+from service.learning.probation import compare
 from service.learning.schema import infer
 from service.learning.train import Challenge, challenge
 
 __all__ = ["Stream", "calendar", "never", "ours"]
 
 WEEK = timedelta(days=7)
-COUNTS = ("promotions", "retrains", "rejected", "inconclusive", "failed", "checks", "quarantined", "drifted")
+COUNTS = (
+    "promotions",
+    "retrains",
+    "rejected",
+    "inconclusive",
+    "failed",
+    "kept",
+    "unproven",
+    "rolled_back",
+    "checks",
+    "quarantined",
+    "drifted",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A champion with all that changes with it."""
+
+    number: int
+    predictor: Predictor
+    reference: pd.DataFrame
+    reference_loss: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +187,11 @@ class _Loop:
         self._degraded = self._drifted = self._rejected = 0
         self._last_run: datetime | None = None
         self._cutoff = first.learned_until
-        self._version = 0
+        self._versions = 0
+        self._champion: Standing
+        self._kept: Standing | None = None
+        self._watch: Watch | None = None
+        self._rolled_back: datetime | None = None
         self._promote(first, at=stream.start)
 
     def output(self) -> NDArray[Any]:
@@ -176,8 +204,11 @@ class _Loop:
         rows = between(self._stream.rows, after=after, until=until)
         if rows.empty:
             return
-        outputs, _ = self._champion.answer(rows)
-        self._parts.append(rows.assign(output=outputs, version=self._version))
+        outputs, probabilities = self._champion.predictor.answer(rows)
+        answered = rows.assign(output=outputs, version=self._champion.number)
+        if probabilities is not None:
+            answered["probabilities"] = list(probabilities)
+        self._parts.append(answered)
 
     def check(self, now: datetime) -> None:
         """Examine the newest window, decide, and do what was decided."""
@@ -188,6 +219,8 @@ class _Loop:
         self._degraded = self._degraded + 1 if is_degraded(self._spec.retrain, seen.performance) else 0
         self._drifted = self._drifted + 1 if seen.verdict is Verdict.DRIFTED else 0
         decision = decide(self._spec.retrain, self._situation(now, seen))
+        if seen.verdict is not Verdict.QUARANTINED:
+            self._look_at_probation(now)
         if decision.action is Action.RETRAIN:
             self._run(now, decision)
 
@@ -199,21 +232,46 @@ class _Loop:
             if length.duration is not None
             else recent.tail(length.rows or 0)
         )
-        own = recent[recent["version"] == self._version]
-        unknown = own[EVENT_TIME] > pd.Timestamp(now - self._stream.delay)
-        answered = own.assign(
-            **{LABEL: own[LABEL].where(~unknown), "observed_at": own[EVENT_TIME] + pd.Timedelta(self._stream.delay)}
-        )
         return examine(
-            self._champion.schema,
+            self._champion.predictor.schema,
             quality=self._spec.quality,
             drift=self._spec.drift,
             metric=self._spec.metric,
-            reference=self._reference,
+            reference=self._champion.reference,
             window=window,
-            answered=answered,
-            reference_loss=self._reference_loss,
+            answered=self._own(recent, now),
+            reference_loss=self._champion.reference_loss,
         )
+
+    def _own(self, answered: pd.DataFrame, now: datetime) -> pd.DataFrame:
+        """Return what the champion answered, with the labels that are known now."""
+        own = answered[answered["version"] == self._champion.number]
+        unknown = own[EVENT_TIME] > pd.Timestamp(now - self._stream.delay)
+        observed = own[EVENT_TIME] + pd.Timedelta(self._stream.delay)
+        return own.assign(**{LABEL: own[LABEL].where(~unknown), "observed_at": observed})
+
+    def _look_at_probation(self, now: datetime) -> None:
+        """Keep the new champion, watch on, or take it back."""
+        if self._watch is None or self._kept is None or self._watch.began_event_time is None:
+            return
+        policy, schema = self._spec.probation, self._champion.predictor.schema
+        since = between(pd.concat(self._parts[-8:]), after=self._watch.began_event_time, until=now)
+        compared = compare(
+            schema, self._spec.metric, self._own(since, now), self._kept.predictor, confidence=policy.confidence
+        )
+        outcome = outcome_of(policy, Evidence(event_time=now, comparison=compared), self._watch)
+        if outcome.step is not Step.WATCHING:
+            self.story.append(f"{now:%Y-%m-%d} version {self._champion.number} {outcome.step}: {outcome.reason}")
+        if outcome.step is Step.EXTEND:
+            self._watch = replace(self._watch, extended=outcome.extended)
+        elif outcome.step is Step.KEPT:
+            self.counts["unproven" if outcome.code == "unproven" else "kept"] += 1
+            self._watch = None
+        elif outcome.step is Step.BREACH:
+            self.counts["rolled_back"] += 1
+            self._champion, self._watch = self._kept, None
+            self._promoted_at = self._rolled_back = self._last_run = now
+            self._degraded = self._drifted = 0
 
     def _situation(self, now: datetime, seen: Examination) -> Situation:
         performance = seen.performance
@@ -223,15 +281,16 @@ class _Loop:
             verdict=seen.verdict,
             quarantined=seen.verdict is Verdict.QUARANTINED,
             loss=None if performance is None else performance.loss,
-            reference_loss=self._reference_loss,
+            reference_loss=self._champion.reference_loss,
             degraded_in_a_row=self._degraded,
             drifted_in_a_row=self._drifted,
             new_labels=len(between(known, after=self._cutoff, until=None)),
-            learned_until=self._champion.learned_until,
+            learned_until=self._champion.predictor.learned_until,
             last_run_ended=self._last_run,
             rejected_in_a_row=self._rejected,
             active_run=None,
             promoted_at=self._promoted_at,
+            rolled_back_at=self._rolled_back,
         )
 
     def _run(self, now: datetime, decision: Decision) -> None:
@@ -240,7 +299,12 @@ class _Loop:
         self._last_run, self._cutoff = now, known[EVENT_TIME].iloc[-1].to_pydatetime()
         try:
             challenger = challenge(
-                self._spec, self._stream.schema, known, champion=self._champion, until=now, seed=self._stream.seed
+                self._spec,
+                self._stream.schema,
+                known,
+                champion=self._champion.predictor,
+                until=now,
+                seed=self._stream.seed,
             )
         except TrainingFailed as error:
             self.counts["failed"] += 1
@@ -264,12 +328,19 @@ class _Loop:
         """Pack the challenger and load it back, as the service does, and let it answer from now on."""
         learned = between(self._stream.known_at(at), after=challenger.reference_after, until=challenger.reference_until)
         packed = package(challenger.predictor, learned)
-        self._version += 1
+        self._versions += 1
         loaded = predictor_of(
-            packed.artifact, packed.manifest, version=self._version, learned_until=challenger.learned_until
+            packed.artifact, packed.manifest, version=self._versions, learned_until=challenger.learned_until
         )
-        self._champion: Predictor = replace(loaded)
-        self._reference = reference_rows(self._spec.drift, learned, self._champion)
-        self._reference_loss: float | None = challenger.metrics["loss"]
-        self._promoted_at = at
+        if self._versions > 1 and self._watch is None:
+            self._kept = self._champion  # what a champion on probation is compared with, and goes back to
+        self._champion = Standing(
+            number=self._versions,
+            predictor=loaded,
+            reference=reference_rows(self._spec.drift, learned, loaded),
+            reference_loss=challenger.metrics["loss"],
+        )
+        self._promoted_at, self._rolled_back = at, None
+        if self._kept is not None and self._spec.probation.duration is not None:
+            self._watch = Watch(began_at=at, began_event_time=at, now=at)
         self._degraded = self._drifted = 0

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ log = logging.getLogger("service.app")
 
 RETRY_S = 1.0
 COMPLAIN_S = 5.0
+WORKER_PATIENCE_S = 3.0
+"""A worker's questions to the database are few and small, and somebody may be waiting for the answer."""
 
 
 def run_serve(settings: Settings) -> None:
@@ -71,7 +74,7 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
     set_up("controller", level=settings.log_level, style=settings.log_format)
     leave_with_parent(life_line, grace_s=settings.shutdown_s)
     prepare_home(settings)
-    database = _database(settings, stop, migrate=True)
+    database = _database(settings, stop)
     place = Place(
         database=settings.database,
         lake=settings.lake,
@@ -83,6 +86,8 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
         report_every_s=settings.report_every_s,
         trainers=settings.trainers,
         queue=timedelta(hours=settings.queue_hours),
+        approval=timedelta(days=settings.approval_days),
+        compiles=settings.compile == "auto",
         surroundings=Surroundings(
             nice=settings.training_nice,
             threads=settings.training_threads,
@@ -103,18 +108,18 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
 
 def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None = None) -> None:
     """Run one API worker on the listening socket `fd` until SIGTERM or SIGINT."""
-    import uvicorn
-
-    from service.api.application import Parts, create
+    from service.api.application import Parts
+    from service.api.server import run
     from service.control.supervisor import leave_with_parent
     from service.serving.worker import Limits, Worker
     from service.storage.artifacts import ArtifactStore
+    from service.storage.database import Database
     from service.storage.spool import SpoolWriter
     from service.telemetry import Telemetry
 
     set_up(f"api-{index}", level=settings.log_level, style=settings.log_format)
     leave_with_parent(life_line, grace_s=settings.shutdown_s)
-    database = _database(settings, _stop_event(), migrate=False)
+    database = Database(settings.database, patience_s=WORKER_PATIENCE_S)
     telemetry = Telemetry()
     spool = SpoolWriter(
         settings.spool,
@@ -126,28 +131,26 @@ def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None
     limits = Limits(
         body_bytes=settings.body_limit_bytes, queue_rows=settings.queue_rows, deadline_s=settings.request_deadline_s
     )
-    store = ArtifactStore(settings.artifacts)
     worker = Worker(
-        database, store, spool=spool, telemetry=telemetry, index=index, limits=limits, sync=settings.spool_sync
+        database,
+        ArtifactStore(settings.artifacts),
+        spool=spool,
+        telemetry=telemetry,
+        index=index,
+        limits=limits,
+        sync=settings.spool_sync,
+        folder=settings.run,
     )
-    application = create(Parts(worker=worker, database=database, telemetry=telemetry, home=settings.home))
-    config = uvicorn.Config(
-        application,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=max(int(settings.shutdown_s) - 2, 1),
-    )
-    listener = socket.socket(fileno=fd)
-    uvicorn.Server(config).run(sockets=[listener])
+    parts = Parts(worker=worker, database=database, telemetry=telemetry, home=settings.home)
+    run(parts, socket.socket(fileno=fd), shutdown_s=settings.shutdown_s)
 
 
 def run_committer(settings: Settings, *, life_line: int | None = None) -> None:
     """Run this host's committer until SIGTERM or SIGINT."""
     from service.control.commits import commit_until
+    from service.control.retention import Keeping
     from service.control.supervisor import leave_with_parent
+    from service.storage.database import Database
     from service.storage.lake import Lake
     from service.telemetry import Telemetry
 
@@ -161,6 +164,7 @@ def run_committer(settings: Settings, *, life_line: int | None = None) -> None:
         every_s=settings.commit_s,
         maintain_s=settings.maintain_s,
         telemetry=Telemetry(),
+        keeping=Keeping(Database(settings.database)),
     )
 
 
@@ -172,11 +176,14 @@ def read_models(settings: Settings, folder: Path | None = None) -> "list[FoundMo
 
 
 def _supervise(settings: Settings, *, with_controller: bool) -> None:
-    from service.control.supervisor import Child, Supervisor, bind, lock_home, wipe
+    from service.control.supervisor import Child, Supervisor, bind, lock_family, lock_home, wipe
 
     set_up("supervisor", level=settings.log_level, style=settings.log_format)
     prepare_home(settings)
-    with lock_home(settings.home), bind(settings.host, settings.port) as listener:
+    with lock_home(settings.home), ExitStack() as stack:
+        family = lock_family(settings.home)
+        stack.callback(os.close, family)
+        listener = stack.enter_context(bind(settings.host, settings.port))
         wipe(settings.run)
         host, port = listener.getsockname()[:2]
         fd = listener.fileno()
@@ -185,13 +192,14 @@ def _supervise(settings: Settings, *, with_controller: bool) -> None:
             Child(
                 name=f"api-{index}",
                 argv=(*start, "worker", "--parent", "{parent}", "--fd", str(fd), "--index", str(index)),
-                fds=(fd,),
+                fds=(fd, family),
             )
             for index in range(settings.workers)
         ]
-        children.append(Child(name="committer", argv=(*start, "committer", "--parent", "{parent}"), last=True))
-        if with_controller:
-            children.append(Child(name="controller", argv=(*start, "controller", "--parent", "{parent}")))
+        roles = ("committer", "controller") if with_controller else ("committer",)
+        for role in roles:
+            argv = (*start, role, "--parent", "{parent}")
+            children.append(Child(name=role, argv=argv, fds=(family,), last=role == "committer"))
         log.info("listening", extra=facts(address=f"http://{host}:{port}", workers=settings.workers))
         environ = _environ(settings)
         os.environ.update(environ)  # before the first import of prometheus_client, which reads its folder from there
@@ -227,26 +235,21 @@ def _stop_event() -> threading.Event:
     return stop
 
 
-def _database(settings: Settings, stop: threading.Event, *, migrate: bool) -> "Database":
+def _database(settings: Settings, stop: threading.Event) -> "Database":
     """Return the database as soon as it answers and has its tables; says what it waits for."""
     from service.storage.database import Database
 
     database = Database(settings.database)
-    complained = 0.0
-    began = time.monotonic()
+    complained = time.monotonic() - COMPLAIN_S
     while not stop.is_set():
         try:
-            if migrate:
-                database.migrate()
-            else:
-                database.check_migrated()
+            database.migrate()
         except (DatabaseUnavailable, InvalidSetup) as error:
             now = time.monotonic()
-            # The controller migrates; a worker that came first waits a moment without a word.
-            if now - complained > COMPLAIN_S and (migrate or now - began > COMPLAIN_S):
+            if now - complained >= COMPLAIN_S:
                 complained = now
                 log.warning("waiting_for_database", extra=facts(database=database.address, why=error.detail))
-            stop.wait(RETRY_S if isinstance(error, DatabaseUnavailable) else 0.05)
+            stop.wait(RETRY_S)
         else:
             return database
     sys.exit(0)

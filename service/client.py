@@ -17,7 +17,7 @@ Json = dict[str, Any]
 FINISHED = frozenset(state.value for state in TERMINAL)
 """States that a run never leaves."""
 
-WAITING = frozenset({RunState.AWAITING_LABELS.value, RunState.AWAITING_APPROVAL.value})
+WAITING = frozenset({RunState.AWAITING_LABELS.value, RunState.AWAITING_APPROVAL.value, RunState.PROBATION.value})
 """States in which a run waits for the world or for a person; waiting for it to finish makes no sense."""
 
 
@@ -150,22 +150,33 @@ class Retrue:
 
     # -- what shall be
 
-    def retrain(self, model: str, *, reason: str, force: bool = False, key: str | None = None) -> Json:
-        """Ask for a run; returns it as accepted."""
-        headers = {"Idempotency-Key": key} if key else {}
-        return self._json("POST", f"/v1/models/{model}/runs", json={"reason": reason, "force": force}, headers=headers)
+    def retrain(
+        self, model: str, *, reason: str, force: bool = False, key: str | None = None, join: bool = False
+    ) -> Json:
+        """Ask for a run; returns it as accepted. With `join` a run in the way is joined instead of refusing this."""
+        return self._json(
+            "POST",
+            f"/v1/models/{model}/runs",
+            json={"reason": reason, "force": force},
+            headers={"Idempotency-Key": key} if key else {},
+            params={"on_conflict": "coalesce"} if join else {},
+        )
 
     def cancel(self, run_id: str, *, reason: str) -> Json:
         """Ask for the end of a run."""
         return self._json("POST", f"/v1/runs/{run_id}/cancel", json={"reason": reason})
 
-    def approve(self, run_id: str, *, reason: str) -> Json:
-        """Let a challenger that waits for a person be promoted."""
-        return self._json("POST", f"/v1/runs/{run_id}/approve", json={"reason": reason})
+    def approve(self, run_id: str, *, reason: str, seen: str | None = None) -> Json:
+        """Let a challenger that waits for a person be promoted; `seen` is the run's ETag, by default that of now."""
+        return self._decide("approve", run_id, reason=reason, seen=seen)
 
-    def reject(self, run_id: str, *, reason: str) -> Json:
-        """Turn a waiting challenger down."""
-        return self._json("POST", f"/v1/runs/{run_id}/reject", json={"reason": reason})
+    def reject(self, run_id: str, *, reason: str, seen: str | None = None) -> Json:
+        """Turn a waiting challenger down; `seen` as for `approve`."""
+        return self._decide("reject", run_id, reason=reason, seen=seen)
+
+    def _decide(self, verb: str, run_id: str, *, reason: str, seen: str | None) -> Json:
+        path = f"/v1/runs/{run_id}/{verb}"
+        return self._json("POST", path, json={"reason": reason}, headers={"If-Match": seen or "*"})
 
     def start_check(self, model: str) -> Json:
         """Ask for a check of the newest window; returns it as accepted."""

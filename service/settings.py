@@ -79,8 +79,12 @@ class Settings(BaseSettings):
     report_every_s: Annotated[float, Field(ge=0)] = 0.0
     """Scheduled checks of a model draw their HTML evidence at most once in so many seconds; 0: each does. A broken
     window's evidence is drawn in any case."""
+    compile: Literal["auto", "off"] = "auto"
+    """Whether versions are also compiled to ONNX, and served so once that is proved equal (needs retrue[onnx])."""
     queue_hours: Annotated[float, Field(gt=0)] = 24.0
     """A run that could not start for so long expires."""
+    approval_days: Annotated[float, Field(gt=0)] = 7.0
+    """A challenger that nobody approved or rejected for so long expires."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

@@ -25,13 +25,17 @@ class Slug(StrEnum):
 
     LOADED = "version_loaded"
     LOAD_FAILED = "version_load_failed"
+    NOT_COMPILED = "compiled_version_fell_back"
     REBOUND = "slot_rebound"
+    WAITING = "waiting_for_database"
     DATABASE_AWAY = "database_away"
     DATABASE_BACK = "database_back"
     REPLICA_ERROR = "replica_error"
     BATCH_FAILED = "batch_failed"
     REQUEST_FAILED = "request_failed"
     SPOOL_FAILED = "spool_failed"
+    LOOP_STUCK = "event_loop_stuck"
+    DRAIN_GIVEN_UP = "drain_given_up"
     WORKER_STARTED = "worker_started"
     WORKER_STOPPED = "worker_stopped"
 
@@ -83,6 +87,8 @@ STATES = {
         StateMetric("retrue_gate_value", "A clause's value in the newest judged run.", ("model", "clause")),
         StateMetric("retrue_gate_threshold", "A clause's threshold in the newest judged run.", ("model", "clause")),
         StateMetric("retrue_gate_outcome", "1 for the clause's outcome.", ("model", "clause", "outcome")),
+        StateMetric("retrue_champion_compiled", "1 if the champion was compiled and is proved equal.", ("model",)),
+        StateMetric("retrue_probation", "1 while the champion can still be taken back automatically.", ("model",)),
         StateMetric("retrue_switch", "1 while the switch is set.", ("model", "switch")),
         StateMetric("retrue_champion_changes", "Changes of champion ever.", ("model", "kind"), "counter"),
     )
@@ -133,7 +139,22 @@ class Telemetry:
             "retrue_record_failures", "Batches that could not be written down, so were not answered.", ("model",),
             registry=r,
         )  # fmt: skip
-        self.loads = Counter("retrue_loads", "Loads of a version by a worker.", ("model", "outcome"), registry=r)
+        self.predictions_unrecorded = Counter(
+            "retrue_predictions_unrecorded", "Rows answered though they could not be written down, as the spec says.",
+            ("model",), registry=r,
+        )  # fmt: skip
+        self.refused_requests = Counter(
+            "retrue_refused_requests", "Requests that were not taken on, by what they ran into.", ("reason",),
+            registry=r,
+        )  # fmt: skip
+        self.loads = Counter(
+            "retrue_loads", "Loads of a version by a worker: ok, or why it was refused.", ("model", "outcome"),
+            registry=r,
+        )  # fmt: skip
+        self.compiled_fallbacks = Counter(
+            "retrue_compiled_fallbacks", "Loads of a compiled version that ended with scikit-learn.", ("model",),
+            registry=r,
+        )  # fmt: skip
         self.load_seconds = Histogram(
             "retrue_load_seconds", "Fetch, verify and warm a version.", ("model",), buckets=SLOW, registry=r
         )
@@ -148,10 +169,32 @@ class Telemetry:
         )
         self.decisions = Counter("retrue_decisions", "What checks led to.", ("model", "code"), registry=r)
         self.runs = Counter("retrue_runs_finished", "Runs by outcome.", ("model", "trigger", "outcome"), registry=r)
+        self.compilations = Counter(
+            "retrue_compilations", "Versions by what came of compiling them: proved, refused, unavailable.",
+            ("model", "outcome"), registry=r,
+        )  # fmt: skip
         self.run_seconds = Histogram("retrue_run_seconds", "Duration of a run.", ("model",), buckets=SLOW, registry=r)
         self.promotions = Counter("retrue_promotions", "Swaps by outcome.", ("model", "kind", "outcome"), registry=r)
         self.swap_seconds = Histogram(
             "retrue_swap_seconds", "From the request of a swap to its commit.", ("model",), buckets=SLOW, registry=r
+        )
+        self.swap_mixed_seconds = Histogram(
+            "retrue_swap_mixed_seconds",
+            "From the commit of a swap until the last live worker serves it.",
+            ("model",),
+            buckets=FAST,
+            registry=r,
+        )
+        self.swaps_late = Counter(
+            "retrue_swaps_late", "Times that a live worker had not followed a swap after 5 s, and after 2 min.",
+            ("model",), registry=r,
+        )  # fmt: skip
+        self.probations = Counter(
+            "retrue_probations",
+            "Champions on probation by what became of them: extended, pinned, kept, unproven, rolled_back, ended, "
+            "no_target.",
+            ("model", "outcome"),
+            registry=r,
         )
         self.tick_seconds = Histogram("retrue_tick_seconds", "Duration of a tick.", buckets=FAST, registry=r)
         self.ticks = Counter("retrue_ticks", "Ticks by outcome.", ("outcome",), registry=r)

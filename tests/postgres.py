@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -126,11 +127,21 @@ def _reachable(binaries: Path, folder: Path, user: pwd.struct_passwd | None) -> 
 
 @contextmanager
 def _started(binaries: Path, folder: Path, user: pwd.struct_passwd | None) -> Iterator[int]:
-    data, log, port = folder / "data", folder / "log", _free_port()
+    port = _free_port()
     options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", f"--username={OWNER}"]
-    _run([binaries / "initdb", "--pgdata", data, *options], folder, user)
+    _run([binaries / "initdb", "--pgdata", folder / "data", *options], folder, user)
+    guard = _serve(binaries, folder, user, port)
+    try:
+        yield port
+    finally:
+        _end(guard)
+
+
+def _serve(binaries: Path, folder: Path, user: pwd.struct_passwd | None, port: int) -> "subprocess.Popen[bytes]":
+    """Start the server on the data in `folder` and return its guard once it answers."""
+    log = folder / "log"
     settings = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": "", **UNSAFE_BUT_FAST}
-    command = [str(binaries / "postgres"), "-D", str(data)]
+    command = [str(binaries / "postgres"), "-D", str(folder / "data")]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
     with log.open("wb") as output:
@@ -143,10 +154,68 @@ def _started(binaries: Path, folder: Path, user: pwd.struct_passwd | None) -> It
         )
     try:
         _await_ready(port, log)
-        yield port
+    except BaseException:
+        _end(guard)
+        raise
+    return guard
+
+
+def _end(guard: "subprocess.Popen[bytes]") -> None:
+    # A line, not only the end of input: a forked child of the tests may hold the other end open.
+    guard.communicate(b"\n", timeout=STOP_S)
+
+
+class Unsteady:
+    """A server of a test's own, which it may stop, start again and make hang."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._user = folder, _server_user()
+        if self._user is not None:
+            shutil.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        self._binaries = _reachable(find_binaries(), folder, self._user)
+        self._port = _free_port()
+        self._guard: subprocess.Popen[bytes] | None = None
+        options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", f"--username={OWNER}"]
+        _run([self._binaries / "initdb", "--pgdata", folder / "data", *options], folder, self._user)
+        self.url = PostgresServer(self._port).url("postgres")
+
+    def start(self) -> None:
+        """Start the server."""
+        self._guard = _serve(self._binaries, self._folder, self._user, self._port)
+
+    def stop(self) -> None:
+        """Stop the server; its clients' connections are closed."""
+        if self._guard is not None:
+            self.signal(signal.SIGCONT)
+            _end(self._guard)
+            self._guard = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the server; with SIGSTOP it hangs, and keeps its connections."""
+        assert self._guard is not None
+        family = {self._guard.pid}
+        for _ in range(3):  # the guard, the server, its backends
+            for entry in Path("/proc").iterdir():
+                with suppress(OSError, ValueError, IndexError):
+                    if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) in family:
+                        family.add(int(entry.name))
+        for pid in family - {self._guard.pid}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+@contextmanager
+def unsteady() -> Iterator[Unsteady]:
+    """Yield a server that is not started yet, with its data in a temporary folder."""
+    folder = Path(tempfile.mkdtemp(prefix="retrue-postgres-"))
+    server = None
+    try:
+        server = Unsteady(folder)
+        yield server
     finally:
-        # A line, not only the end of input: a forked child of the tests may hold the other end open.
-        guard.communicate(b"\n", timeout=STOP_S)
+        if server is not None:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(command: list[str | Path], folder: Path, user: pwd.struct_passwd | None) -> None:

@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -16,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from service.domain.answer import answers
-from service.domain.spec import Feature, Schema
+from service.domain.spec import Feature, ModelSpec, Schema
 from service.domain.version import VersionState
 from service.serving.decode import Decoder
 from service.storage import champions, models, versions
@@ -26,7 +27,7 @@ from service.storage.database import Database
 from service.storage.spool import SpoolWriter
 from service.storage.versions import VersionRow
 
-__all__ = ["AT", "FLIP", "PRICE", "crown", "flip", "instance", "pack", "price", "register", "spool"]
+__all__ = ["AT", "FLIP", "PRICE", "crown", "flip", "instance", "named", "pack", "price", "register", "spool"]
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,6 +53,10 @@ PRICE = Schema(
     features=tuple(Feature(f"f{place}") for place in range(8)),
     label="number",
 )
+POLICIES = ModelSpec(
+    name="any", task="regression", target="y", timestamp="at", build=lambda: None, metric="r2", source="any.csv"
+).policies()
+"""The default ones."""
 
 
 class NullsToZero:
@@ -71,6 +76,11 @@ sys.modules.setdefault("tests.served", sys.modules[__name__])
 def instance(**overrides: Any) -> dict[str, Any]:
     """Return a right row of `FLIP`."""
     return {"a": 0.5, "b": 1, "n": None, "on": True, "zone": 2, **overrides}
+
+
+def named(schema: Schema, model: str) -> Schema:
+    """Return the schema as another model's."""
+    return replace(schema, model=model)
 
 
 def flip(seed: int = 0) -> Any:
@@ -128,7 +138,7 @@ def pack(
 def register(database: Database, schema: Schema) -> None:
     """Register the schema's model."""
     with database.write() as conn:
-        spec = {"task": schema.task, "metric": "accuracy", "schema": schema.to_json()}
+        spec = {"task": schema.task, "metric": "accuracy", "schema": schema.to_json(), "policies": POLICIES}
         models.register(conn, schema.model, spec_json=spec, file=f"models/{schema.model}.py", at=AT)
 
 

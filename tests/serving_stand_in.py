@@ -1,6 +1,6 @@
 """Answers and labels without HTTP: what the api workers would write to the spool, for tests of the loop behind it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class StandIn:
         self._writer = SpoolWriter(home / "spool", max_bytes=1 << 20, max_age_s=0.0, cap_bytes=1 << 30, sync=False)
         self._owed: list[tuple[datetime, str, object]] = []
         self._loaded: tuple[int, Predictor] | None = None
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        """What stands with each answer as the moment at which it was given."""
         self.answers: list[tuple[datetime, int, object, object]] = []
         """Event time, version, answer, truth."""
 
@@ -58,7 +60,7 @@ class StandIn:
                 model=self._model,
                 version=version.version,
                 generation=champion.generation,
-                answered_at_us=int(datetime.now(UTC).timestamp() * 1e6),
+                answered_at_us=int(self.clock().timestamp() * 1e6),
                 ids=id_bytes(ids),
                 event_time_us=rows["event_time"].astype("int64").to_numpy(),
                 numeric_names=[feature.name for feature in numbers],

@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fastapi import FastAPI
 
 from service.api import docs, health, openapi, predict, problems, reads, writes
-from service.api.body import Door
+from service.api.body import Door, Intake
 from service.api.metrics import StateMetrics
 from service.serving.worker import Worker
 from service.storage.database import Database
@@ -27,6 +27,11 @@ class Parts:
     telemetry: Telemetry
     home: Path
     """Holds reports/, and what a prediction's look-up reads."""
+    intake: Intake = field(init=False)
+    """Bodies that come in; made here."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "intake", Intake(self.worker.limits, self.telemetry))
 
 
 def create(parts: Parts) -> FastAPI:
@@ -50,15 +55,16 @@ def create(parts: Parts) -> FastAPI:
         strict_content_type=False,  # real clients send JSON without saying so
         redirect_slashes=False,
     )
-    app.router.routes[:0] = predict.routes(parts.worker)
+    limits = parts.worker.limits
+    app.state.is_degraded = lambda: parts.worker.replica.is_degraded
+    app.router.routes[:0] = predict.routes(parts.worker, parts.intake)
     app.include_router(health.router(parts.worker, StateMetrics(parts.database)))
-    app.include_router(reads.router(parts.database, parts.home))
+    app.include_router(reads.router(parts.database, parts.home, is_leaving=lambda: parts.worker.is_leaving))
     app.include_router(writes.router(parts.database))
     docs.install(app)
     problems.install(app)
     openapi.install(app, parts.worker.slots)
-    limits = parts.worker.limits
-    app.add_middleware(Door, telemetry=parts.telemetry, limit=limits.body_bytes, deadline_s=limits.deadline_s)
+    app.add_middleware(Door, intake=parts.intake, telemetry=parts.telemetry, limit=limits.body_bytes)
     return app
 
 

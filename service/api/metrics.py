@@ -14,7 +14,7 @@ from typing_extensions import override
 from service.domain.check import Verdict
 from service.domain.gate import Outcome
 from service.domain.run import ACTIVE, RunState
-from service.storage import champions, checks, models, replicas, versions
+from service.storage import champions, checks, models, probations, replicas, versions
 from service.storage.champions import Champion
 from service.storage.checks import Check
 from service.storage.database import Database
@@ -72,6 +72,7 @@ def samples(conn: Connection) -> Iterator[Sample]:
     current = {champion.model: champion for champion in champions.all_current(conn)}
     for row in models.list_all(conn):
         yield "model_broken", (row.name,), float(row.error is not None)
+        yield "probation", (row.name,), float(probations.open_of(conn, row.name) is not None)
         for switch in models.switches(conn, row.name):
             yield "switch", (row.name, switch), 1.0
         check = checks.latest_done(conn, row.name)
@@ -98,6 +99,7 @@ def _of_champion(conn: Connection, champion: Champion, check: Check | None) -> I
     if champion.previous_version is not None and champion.previous_version != champion.version:
         yield "model_info", (model, str(champion.previous_version), "previous"), 1.0
     yield "champion_generation", (model,), float(champion.generation)
+    yield "champion_compiled", (model,), float(row.compiled == "proved")
     yield "champion_changed_timestamp_seconds", (model,), champion.changed_at.timestamp()
     yield "model_learned_until_timestamp_seconds", (model,), row.learned_until.timestamp()
     if check is not None and check.window_until is not None:

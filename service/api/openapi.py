@@ -25,13 +25,17 @@ PROBLEM = {
 STATUSES = {
     "400": "The body is not what the protocol asks for.",
     "404": "There is no such thing.",
+    "405": "This address does not take that method; Allow names those it takes.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
-    "415": "The body is compressed.",
+    "415": "The body is compressed otherwise than by gzip or deflate.",
     "422": "Rows break the model's schema; errors names every field of every row.",
     "500": "Something went wrong inside.",
     "503": "Try again after Retry-After seconds.",
 }
+GENERAL = {status: words for status, words in STATUSES.items() if status != "422"}
+"""What holds for every route."""
+HEADERS = {"405": ("Allow", "string"), "415": ("Accept-Encoding", "string"), "503": ("Retry-After", "integer")}
 IDS = {"type": "array", "items": {"type": "string", "format": "uuid"}}
 MOMENT = {"type": "string", "format": "date-time"}
 
@@ -59,17 +63,23 @@ def _with_problems(document: dict[str, Any]) -> None:
     schemas["Problem"] = PROBLEM
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    problem = _problem("The request is refused.")
     for methods in document["paths"].values():
         for operation in methods.values():
             for status in ("400", "404", "405", "408", "409", "412", "413", "415", "422", "428", "500", "503"):
                 if status == "422" or status not in operation["responses"]:
-                    operation["responses"][status] = problem
+                    operation["responses"][status] = _problem(status, GENERAL.get(status, "The request is refused."))
 
 
-def _problem(description: str) -> dict[str, Any]:
+def _problem(status: str, description: str) -> dict[str, Any]:
     reference = {"$ref": "#/components/schemas/Problem"}
-    return {"description": description, "content": {"application/problem+json": {"schema": reference}}}
+    told: dict[str, Any] = {
+        "description": description,
+        "content": {"application/problem+json": {"schema": reference}},
+    }
+    if status in HEADERS:
+        name, kind = HEADERS[status]
+        told["headers"] = {name: {"schema": {"type": kind}}}
+    return told
 
 
 def _operation(summary: str, tag: str, body: dict[str, Any], status: str, answer: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +89,7 @@ def _operation(summary: str, tag: str, body: dict[str, Any], status: str, answer
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
             status: {"description": "Answered.", "content": {"application/json": {"schema": answer}}},
-            **{code: _problem(words) for code, words in STATUSES.items()},
+            **{code: _problem(code, words) for code, words in STATUSES.items()},
         },
     }
 
@@ -117,6 +127,11 @@ def _predict(schema: Schema) -> dict[str, Any]:
             "description": "One list a row, in the order of classes; absent where the model has none.",
             "items": {"type": "array", "items": {"type": "number"}},
         }
+    answer["recorded"] = {
+        "const": False,
+        "description": "Stands there only if the rows could not be written down, which the model's spec allows: then "
+        "ids is empty.",
+    }
     required = ["model", "version", "generation", "predictions", "ids"]
     summary = f"Answer rows with the champion of {schema.model}; each answer has an id for its feedback"
     return _operation(summary, schema.model, body, "200", _object(answer, required=required))

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service.api.access import identify
-from service.api.body import ClientGone, read_body
+from service.api.body import ClientGone, Intake
 from service.api.problems import problem, problem_of
 from service.domain.errors import InvalidRows, NotReady, RetrueError
 from service.serving.batcher import Answered
@@ -22,11 +22,11 @@ _encode = msgspec.json.Encoder().encode
 _JSON = b"application/json"
 
 
-def routes(worker: Worker) -> list[Route]:
+def routes(worker: Worker, intake: Intake) -> list[Route]:
     """Return the routes; they must stand before FastAPI's own, which look at a request much longer."""
     return [
-        Route("/v1/models/{model}/predict", Predict(worker), methods=["POST"], name="predict"),
-        Route("/v1/models/{model}/feedback", Feedback(worker), methods=["POST"], name="feedback"),
+        Route("/v1/models/{model}/predict", Predict(worker, intake), methods=["POST"], name="predict"),
+        Route("/v1/models/{model}/feedback", Feedback(worker, intake), methods=["POST"], name="feedback"),
     ]
 
 
@@ -35,8 +35,8 @@ class Endpoint(ABC):
 
     name = ""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker, self._limits = worker, worker.limits
+    def __init__(self, worker: Worker, intake: Intake) -> None:
+        self._worker, self._intake, self._limits = worker, intake, worker.limits
         self._telemetry = worker.telemetry
         self._meters: dict[tuple[str, str], Any] = {}
 
@@ -46,7 +46,7 @@ class Endpoint(ABC):
         model: str = scope["path_params"]["model"]
         identify(scope)
         try:
-            body = await read_body(scope, receive, limit=self._limits.body_bytes, deadline_s=self._limits.deadline_s)
+            body = await self._intake.read(scope, receive)
             status, content = await self.answer(model, body)
         except RetrueError as error:
             self._refused(model, error)
@@ -54,7 +54,9 @@ class Endpoint(ABC):
             return
         except HTTPException as error:
             self._count(model, "refused")
-            await problem(error.status_code, str(error.detail), code="body")(scope, receive, send)
+            self._intake.refused("body_late" if error.status_code == 408 else "body_encoding")
+            refusal = problem(error.status_code, str(error.detail), code="body", headers=dict(error.headers or {}))
+            await refusal(scope, receive, send)
             return
         except ClientGone:
             self._count(model, "gone")
@@ -76,6 +78,7 @@ class Endpoint(ABC):
         else:
             outcome = "refused" if not error.code.startswith("broken") else "failed"
         self._count(model, outcome)
+        self._intake.refused(error.code.replace("-", "_"))
         if isinstance(error, InvalidRows) and self._is_known(model):
             self._telemetry.refused_rows.labels(model).inc(error.facts.get("rows", 1))
 
@@ -141,4 +144,6 @@ def _content(answered: Answered) -> bytes:
     if answered.probabilities is not None:
         parts["probabilities"] = answered.probabilities
     parts["ids"] = answered.ids
+    if not answered.ids:
+        parts["recorded"] = False
     return answered.bundle.head + b"," + _encode(parts)[1:]

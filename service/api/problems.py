@@ -10,12 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from service.domain import errors
 from service.domain.errors import RetrueError
 from service.telemetry import Slug
 
-__all__ = ["MEDIA_TYPE", "STATUS", "install", "problem", "problem_of"]
+__all__ = ["MEDIA_TYPE", "STATUS", "document", "install", "problem", "problem_of"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ STATUS: dict[type[RetrueError], int] = {
     errors.Conflict: 409,
     errors.RunInProgress: 409,
     errors.GenerationMismatch: 412,
+    errors.OutOfDate: 412,
     errors.PreconditionMissing: 428,
     errors.NotAllowedNow: 409,
     errors.NotReady: 503,
@@ -55,11 +57,9 @@ STATUS: dict[type[RetrueError], int] = {
 """HTTP status of each error; one that is not listed has its parent's."""
 
 
-def problem(
-    status: int, detail: str, *, code: str, facts: dict[str, Any] | None = None, headers: dict[str, str] | None = None
-) -> Response:
-    """Return the problem document as a response."""
-    document: dict[str, Any] = {
+def document(status: int, detail: str, *, code: str, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the problem document."""
+    return {
         **(facts or {}),
         "type": f"urn:retrue:problem:{code}",
         "title": HTTPStatus(status).phrase,
@@ -67,7 +67,13 @@ def problem(
         "detail": detail,
         "code": code,
     }
-    content = msgspec.json.encode(document, enc_hook=str)
+
+
+def problem(
+    status: int, detail: str, *, code: str, facts: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    """Return the problem document as a response."""
+    content = msgspec.json.encode(document(status, detail, code=code, facts=facts), enc_hook=str)
     return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -92,7 +98,7 @@ async def _retrue(_request: Request, error: Exception) -> Response:
     return problem_of(error) if isinstance(error, RetrueError) else _internal()
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         return _internal()
     phrase = HTTPStatus(error.status_code).phrase
@@ -103,7 +109,21 @@ async def _http(_request: Request, error: Exception) -> Response:
     # FastAPI's own detail for a body that can't be read is kept short; ours are written for people.
     detail = words.get(error.status_code, str(error.detail or phrase))
     headers = dict(error.headers) if error.headers else None
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {**(headers or {}), "Allow": ", ".join(_allowed(request))}
     return problem(error.status_code, detail, code=phrase.lower().replace(" ", "-"), headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return what the address does take; the router itself names only the first of several routes at it."""
+    scope = {**request.scope, "path_params": {}}
+    routes = request.app.router.routes
+    found = [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return [*found[:1], "HEAD", *found[1:]] if "GET" in found else found
 
 
 async def _validation(request: Request, error: Exception) -> Response:

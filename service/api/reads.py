@@ -5,18 +5,20 @@ import gzip
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
+from pydantic import TypeAdapter
 from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
+from service.api.asking import SLOW, StateRoute
 from service.api.shapes import (
     Audit,
     Checks,
@@ -25,19 +27,23 @@ from service.api.shapes import (
     Held,
     Model,
     Models,
+    ProbationWords,
     Runs,
     RunWords,
     Version,
     Versions,
     VersionWords,
 )
-from service.domain.errors import LakeUnavailable, UnknownCheck, UnknownPrediction
+from service.domain.errors import DatabaseUnavailable, LakeUnavailable, UnknownCheck, UnknownPrediction
+from service.domain.policy import Probation
+from service.domain.probation import watched_until
 from service.domain.run import TERMINAL
-from service.storage import audit, champions, checks, models, replicas, runs, versions
+from service.storage import audit, champions, checks, models, probations, replicas, runs, versions
 from service.storage.checks import Check
 from service.storage.database import Database
 from service.storage.ids import is_id
 from service.storage.models import ModelRow
+from service.storage.probations import ProbationRow
 from service.storage.runs import Run, RunEvent
 
 __all__ = ["described", "router"]
@@ -46,6 +52,7 @@ LIVE_S = 6.0
 LOOKUP_S = 20.0
 FOLLOW_S = 0.5
 QUIET_S = 15.0
+LONG_S = 2.0
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 Before = Annotated[str | None, Query(max_length=64, description="Only those before this id.")]
@@ -62,6 +69,7 @@ def described(conn: Connection, row: ModelRow) -> Model:
         "name": row.name,
         "champion": champions.current(conn, row.name),
         "swap": next(iter(champions.waiting(conn, row.name)), None),
+        "probation": _probation(row, probations.open_of(conn, row.name)),
         "switches": models.switches(conn, row.name),
         "last_check": None if done is None else CheckWords(**_picked(done, CheckWords)),
         "last_run": None if run is None else RunWords(**_picked(run, RunWords)),
@@ -81,13 +89,13 @@ def described(conn: Connection, row: ModelRow) -> Model:
     return Model(**fields)
 
 
-def router(database: Database, home: Path) -> APIRouter:
-    """Return the viewer's routes."""
-    api = APIRouter(prefix="/v1")
+def router(database: Database, home: Path, *, is_leaving: Callable[[], bool]) -> APIRouter:
+    """Return the viewer's routes; a stream ends once the process `is_leaving`."""
+    api = APIRouter(prefix="/v1", route_class=StateRoute)
     _add_models(api, database)
     _add_checks(api, database, home / "reports")
     _add_runs(api, database)
-    _add_events(api, database)
+    _add_events(api, database, is_leaving)
     _add_records(api, database, home)
     return api
 
@@ -115,8 +123,12 @@ def _add_models(api: APIRouter, database: Database) -> None:
     @api.get("/models/{model}/versions/{version}", tags=["models"], summary="One version with its lineage")
     def get_version(model: str, version: Number) -> Version:
         with database.read() as conn:
-            models.get(conn, model)
-            return Version(**_picked(versions.get(conn, model, version), Version))
+            known, row = models.get(conn, model), versions.get(conn, model, version)
+            probation = _probation(known, probations.latest_of_version(conn, model, version))
+        return Version(
+            **_picked(row, VersionWords), manifest=row.manifest, lineage=row.lineage, reference=row.reference,
+            probation=probation,
+        )  # fmt: skip
 
 
 def _add_checks(api: APIRouter, database: Database, reports: Path) -> None:
@@ -172,13 +184,15 @@ def _add_runs(api: APIRouter, database: Database) -> None:
                 models.get(conn, model)
             return Runs(runs=runs.list_of(conn, model, limit=limit, before=before))
 
-    @api.get("/runs/{run_id}", tags=["runs"], summary="One run")
-    def get_run(run_id: str) -> Run:
+    @api.get("/runs/{run_id}", tags=["runs"], summary="One run; its ETag changes with every transition")
+    def get_run(run_id: str, response: Response) -> Run:
         with database.read() as conn:
-            return runs.get(conn, run_id)
+            found, revision = runs.get(conn, run_id), runs.revision(conn, run_id)
+        response.headers["ETag"] = f'"{revision}"'
+        return found
 
 
-def _add_events(api: APIRouter, database: Database) -> None:
+def _add_events(api: APIRouter, database: Database, is_leaving: Callable[[], bool]) -> None:
     def read_events(run_id: str) -> tuple[Run, list[RunEvent]]:
         with database.read() as conn:
             return runs.get(conn, run_id), runs.events(conn, run_id)
@@ -197,8 +211,13 @@ def _add_events(api: APIRouter, database: Database) -> None:
 
         async def told() -> AsyncIterator[bytes]:
             seen, quiet = 0, 0.0
-            while True:
-                run, known = await run_in_threadpool(read_events, run_id)
+            while not is_leaving():
+                try:
+                    run, known = await run_in_threadpool(read_events, run_id)
+                except DatabaseUnavailable:
+                    yield b": the database does not answer\n\n"
+                    await asyncio.sleep(LONG_S)
+                    continue
                 for event in known[seen:]:
                     yield b"event: transition\nid: %d\ndata: %b\n\n" % (event.seq, msgspec.json.encode(event))
                 quiet = 0.0 if len(known) > seen else quiet + FOLLOW_S
@@ -214,7 +233,12 @@ def _add_events(api: APIRouter, database: Database) -> None:
 
 
 def _add_records(api: APIRouter, database: Database, home: Path) -> None:
-    @api.get("/predictions/{prediction_id}", tags=["predictions"], summary="One recorded prediction with its label")
+    @api.get(
+        "/predictions/{prediction_id}",
+        tags=["predictions"],
+        summary="One recorded prediction with its label",
+        openapi_extra={f"x-{SLOW}": True},  # it asks the lake too
+    )
     async def get_prediction(
         prediction_id: str,
         model: Annotated[str | None, Query(max_length=63, description="Where known; else all are searched.")] = None,
@@ -259,6 +283,15 @@ def _look_up(home: Path, model: str, prediction_id: str) -> dict[str, Any] | Non
         return None
     msg = "the lake can't be read now"
     raise LakeUnavailable(msg, retry_after_s=5)
+
+
+def _probation(model: ModelRow, row: ProbationRow | None) -> ProbationWords | None:
+    if row is None:
+        return None
+    policy = TypeAdapter(Probation).validate_python(((model.spec or {}).get("policies") or {}).get("probation") or {})
+    plain = {name: getattr(row, name) for name in ProbationWords.model_fields if name not in {"until", "state"}}
+    until = watched_until(policy, row.began_event_time, row.extended)
+    return ProbationWords(**plain, state=row.state.value, until=until)
 
 
 def _picked(row: Any, shape: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ __all__ = [
     "Held",
     "Model",
     "Models",
+    "ProbationWords",
     "Promote",
     "Reason",
     "Rollback",
@@ -61,7 +62,7 @@ class Promote(Reason):
 
 
 class Rollback(Reason):
-    """Back to which version; the champion before this one when left out."""
+    """Back to which version; the last one that was kept when left out."""
 
     to: Annotated[int, Field(ge=1)] | None = None
 
@@ -102,6 +103,28 @@ class Held(BaseModel):
     error: str | None
 
 
+class ProbationWords(BaseModel):
+    """The time in which a new champion can still be taken back, and what became of it."""
+
+    generation: int
+    version: int
+    previous_version: int
+    """What it is compared with."""
+    run_id: str | None
+    state: str
+    began_at: datetime
+    began_event_time: datetime | None
+    until: datetime | None
+    """Where in event time the watch ends, as far as it has been prolonged."""
+    extended: int
+    evidence: dict[str, Any] | None
+    """The newest look: health of both generations, outputs and losses on the same rows."""
+    code: str | None
+    reason: str | None
+    ended_at: datetime | None
+    ended_event_time: datetime | None
+
+
 class Model(BaseModel):
     """A model: what it is, who answers, what was seen and done last."""
 
@@ -113,6 +136,8 @@ class Model(BaseModel):
     champion: Champion | None
     swap: Swap | None
     """The change of champion that waits for the replicas."""
+    probation: ProbationWords | None
+    """Open while the champion can still be taken back automatically."""
     switches: dict[str, Switch]
     last_check: CheckWords | None
     last_run: RunWords | None
@@ -147,6 +172,8 @@ class VersionWords(BaseModel):
 class Version(VersionWords):
     """A version with all that is known of it."""
 
+    probation: ProbationWords | None
+    """Its newest one."""
     manifest: dict[str, Any]
     lineage: dict[str, Any]
     reference: dict[str, Any]

@@ -2,19 +2,21 @@
 
 import hashlib
 import re
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Body, Header, Query
-from sqlalchemy import Connection
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from service.api.access import Asker
+from service.api.asking import StateRoute
 from service.api.shapes import Ask, ClearName, Promote, Reason, Rollback, SwitchName
+from service.control import requests, rollback
+from service.control.requests import refuse_switched
 from service.domain.errors import InvalidRequest, NotAllowedNow, PreconditionMissing
-from service.domain.run import RunState, Trigger
 from service.domain.version import VersionState
-from service.storage import audit, champions, checks, models, runs, versions
+from service.storage import audit, champions, checks, models, versions
 from service.storage.champions import Champion, Swap
 from service.storage.checks import Check
 from service.storage.database import Database
@@ -23,16 +25,22 @@ from service.storage.runs import Run
 
 __all__ = ["router"]
 
-S = RunState
-AT_ONCE = {S.QUEUED, S.AWAITING_LABELS, S.AWAITING_APPROVAL}
-"""States in which no process works on the run: a cancel ends it there and then."""
-AT_WORK = {S.PREPARING, S.VALIDATING, S.TRAINING, S.PACKAGING, S.EVALUATING}
-_GENERATION = re.compile(r'(?:W/)?"?(\d{1,18})"?')
+
+class SwitchConvertor(StringConvertor):
+    """A switch's name in a path: whatever else stands there is another address, or none."""
+
+    regex = "pause|freeze|pin|hold|quarantine"
+
+
+register_url_convertor("switch", SwitchConvertor())
+
+IfMatch = Annotated[str | None, Header(max_length=64)]
+_NUMBER = re.compile(r'(?:W/)?"?(\d{1,18})"?')
 
 
 def router(database: Database) -> APIRouter:
     """Return the operator's and the approver's routes."""
-    api = APIRouter(prefix="/v1")
+    api = APIRouter(prefix="/v1", route_class=StateRoute)
     _add_runs(api, database)
     _add_decisions(api, database)
     _add_champion(api, database)
@@ -46,7 +54,10 @@ def _add_runs(api: APIRouter, database: Database) -> None:
         status_code=202,
         tags=["runs"],
         summary="Ask for a run: train, judge, promote if it passes",
-        description="The same Idempotency-Key with the same request gives the run that it made before.",
+        description="The same Idempotency-Key with the same request gives the run that it made before. While another "
+        "run is in the way the request is refused with 409, which names that run; with on_conflict=coalesce the two "
+        "become one: the run in the way is returned if it does all that is asked or is under way, and a queued one "
+        "that would do less (not forced, or looking no further than its check) is superseded by the new one.",
     )
     def ask_run(
         model: str,
@@ -54,22 +65,14 @@ def _add_runs(api: APIRouter, database: Database) -> None:
         asker: Asker,
         ask: Annotated[Ask, Body(default_factory=Ask)],
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+        on_conflict: Literal["refuse", "coalesce"] = "refuse",
     ) -> Run:
         digest = hashlib.sha256(msgspec.json.encode([model, ask.reason, ask.force])).hexdigest()
         with database.write() as conn:
-            models.get(conn, model)
-            at = database.now(conn)
-            before = next(iter(runs.list_of(conn, model, limit=1)), None)
-            _refuse_switched(conn, model, "freeze", what="trains nothing")
-            run = runs.create(
-                conn, model, trigger=Trigger.MANUAL, actor=asker.actor, reason=ask.reason, at=at, force=ask.force,
+            run = requests.ask(
+                conn, model, actor=asker.actor, reason=ask.reason, force=ask.force, coalesce=on_conflict == "coalesce",
                 idempotency_key=idempotency_key, request_digest=digest if idempotency_key else None,
             )  # fmt: skip
-            if run.requested_at == at and (before is None or before.id != run.id):
-                audit.append(
-                    conn, actor=asker.actor, action="run_asked", model=model, subject=run.id, reason=ask.reason, at=at,
-                    facts={"force": ask.force},
-                )  # fmt: skip
         response.headers["Location"] = f"/v1/runs/{run.id}"
         return run
 
@@ -90,56 +93,47 @@ def _add_runs(api: APIRouter, database: Database) -> None:
 
 
 def _add_decisions(api: APIRouter, database: Database) -> None:
-    def move(run_id: str, asker: Asker, reason: str, action: str) -> Run:
-        with database.write() as conn:
-            run, at = runs.get(conn, run_id), database.now(conn)
-            after, columns = _AFTER[action](run)
-            if action == "approve":
-                _refuse_switched(conn, run.model, "freeze", "pin", what="promotes nothing")
-            moved = runs.transition(conn, run_id, after, actor=asker.actor, reason=reason, at=at, **columns)
-            audit.append(
-                conn, actor=asker.actor, action=f"run_{action}", model=run.model, subject=run_id, reason=reason, at=at,
-                facts={"before": run.state.value, "after": after.value},
-            )  # fmt: skip
-            return moved
+    seen = "If-Match must name what you looked at: the run's ETag, or * for whatever it is now. "
 
-    @api.post("/runs/{run_id}/cancel", status_code=202, tags=["runs"], summary="End a run that has not committed yet")
+    @api.post(
+        "/runs/{run_id}/cancel",
+        status_code=202,
+        tags=["runs"],
+        summary="End a run that has not committed yet",
+        description="Asking twice changes nothing. Once its version is champion it is too late (409): roll back.",
+    )
     def cancel(run_id: str, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)]) -> Run:
-        return move(run_id, asker, why.reason, "cancel")
+        with database.write() as conn:
+            return requests.cancel(conn, run_id, actor=asker.actor, reason=why.reason)
 
-    @api.post("/runs/{run_id}/approve", status_code=202, tags=["runs"], summary="Let a waiting challenger be promoted")
-    def approve(run_id: str, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)]) -> Run:
-        return move(run_id, asker, why.reason, "approve")
+    @api.post(
+        "/runs/{run_id}/approve",
+        status_code=202,
+        tags=["runs"],
+        summary="Let a waiting challenger be promoted",
+        description=f"{seen}412 when the run has moved since, or the champion is no longer the one that the "
+        "challenger was judged against: then it is judged again.",
+    )
+    def approve(
+        run_id: str, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)], if_match: IfMatch = None
+    ) -> Run:
+        revision = _revision(if_match)
+        with database.write() as conn:
+            return requests.approve(conn, run_id, seen=revision, actor=asker.actor, reason=why.reason)
 
-    @api.post("/runs/{run_id}/reject", status_code=202, tags=["runs"], summary="Turn a waiting challenger down")
-    def reject(run_id: str, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)]) -> Run:
-        return move(run_id, asker, why.reason, "reject")
-
-
-def _cancelled(run: Run) -> tuple[RunState, dict[str, Any]]:
-    if run.state in AT_ONCE:
-        return S.CANCELLED, {"code": "cancelled_by_person"}
-    if run.state in AT_WORK:
-        return S.CANCELLING, {}
-    msg = f"the run is {run.state.value}: it can't be cancelled any more"
-    raise NotAllowedNow(msg, run=run.id, state=run.state.value)
-
-
-def _settled(after: RunState, **columns: Any) -> Any:
-    def of(run: Run) -> tuple[RunState, dict[str, Any]]:
-        if run.state is not S.AWAITING_APPROVAL:
-            msg = f"the run is {run.state.value}; only one that awaits approval can be decided"
-            raise NotAllowedNow(msg, run=run.id, state=run.state.value)
-        return after, columns
-
-    return of
-
-
-_AFTER: dict[str, Any] = {
-    "cancel": _cancelled,
-    "approve": _settled(S.PROMOTING),
-    "reject": _settled(S.REJECTED, code="rejected_by_person"),
-}
+    @api.post(
+        "/runs/{run_id}/reject",
+        status_code=202,
+        tags=["runs"],
+        summary="Turn a waiting challenger down",
+        description=f"{seen}412 when the run has moved since.",
+    )
+    def reject(
+        run_id: str, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)], if_match: IfMatch = None
+    ) -> Run:
+        revision = _revision(if_match)
+        with database.write() as conn:
+            return requests.reject(conn, run_id, seen=revision, actor=asker.actor, reason=why.reason)
 
 
 def _add_champion(api: APIRouter, database: Database) -> None:
@@ -155,16 +149,18 @@ def _add_champion(api: APIRouter, database: Database) -> None:
         wanted: Promote,
         response: Response,
         asker: Asker,
-        if_match: Annotated[str | None, Header(max_length=64)] = None,
+        if_match: IfMatch = None,
     ) -> Swap:
         expected = _generation(if_match)
         with database.write() as conn:
             models.get(conn, model)
             row, at = versions.get(conn, model, wanted.version), database.now(conn)
-            _refuse_switched(conn, model, "freeze", "pin", what="changes no champion")
+            refuse_switched(conn, model, "freeze", "pin", what="changes no champion")
             current = champions.current(conn, model)
-            if row.state is VersionState.QUARANTINED:
-                msg = f"version {wanted.version} is quarantined: it did not load, or disappointed"
+            if row.state in {VersionState.QUARANTINED, VersionState.ARCHIVED}:
+                is_gone = row.state is VersionState.ARCHIVED
+                why = "archived: its artifact is gone" if is_gone else "quarantined: it did not load, or disappointed"
+                msg = f"version {wanted.version} is {why}"
                 raise NotAllowedNow(msg, model=model, version=wanted.version)
             if current is not None and current.version == wanted.version and current.generation == expected:
                 msg = f"version {wanted.version} is the champion already"
@@ -188,29 +184,19 @@ def _add_champion(api: APIRouter, database: Database) -> None:
         "/models/{model}/rollback",
         tags=["models"],
         summary="Take the champion back at once",
-        description="Goes to the champion before this one, or to the version named; holds automatic promotion until "
-        "the switch `hold` is cleared.",
+        description="Goes to the last version that was kept after its probation (or is the model's first), or to the "
+        "one named; never to one that is quarantined or whose artifact is gone. A champion that is taken back while "
+        "on probation is quarantined; one that had been kept is retired. Holds automatic promotion until the switch "
+        "`hold` is cleared: runs that it held go on then, judged again if the champion has changed.",
     )
     def roll_back(model: str, asker: Asker, wanted: Annotated[Rollback, Body(default_factory=Rollback)]) -> Champion:
         with database.write() as conn:
-            models.get(conn, model)
-            at = database.now(conn)
-            _refuse_switched(conn, model, "pin", what="changes no champion")
-            current, target = _rollback_target(conn, model, wanted.to)
-            champion = champions.swap(
-                conn, model, version=target, expected_generation=current.generation, actor=asker.actor,
-                reason=wanted.reason, kind="rollback", run_id=None, event_time=None, at=at,
-            )  # fmt: skip
-            models.set_switch(
-                conn, model, "hold", value=True, actor=asker.actor, at=at,
-                reason=f"rolled back from version {current.version}: {wanted.reason}",
-            )  # fmt: skip
-        return champion
+            return rollback.roll_back(conn, model, to=wanted.to, actor=asker.actor, reason=wanted.reason)
 
 
 def _add_switches(api: APIRouter, database: Database) -> None:
     @api.put(
-        "/models/{model}/{switch}",
+        "/models/{model}/{switch:switch}",
         tags=["switches"],
         summary="Set a switch",
         description="pause: no scheduled runs; freeze: no training and no promotion; pin: the champion is fixed; "
@@ -228,7 +214,7 @@ def _add_switches(api: APIRouter, database: Database) -> None:
             return done
 
     @api.delete(
-        "/models/{model}/{switch}",
+        "/models/{model}/{switch:switch}",
         tags=["switches"],
         summary="Clear a switch",
         description="Clearing quarantine accepts the present data as the new normal.",
@@ -253,37 +239,19 @@ def _generation(if_match: str | None) -> int:
     if if_match is None:
         msg = "name the champion's generation in If-Match: the ETag of the model, 0 while it has no champion"
         raise PreconditionMissing(msg)
-    match = _GENERATION.fullmatch(if_match.strip())
+    return _number(if_match, of="generation")
+
+
+def _revision(if_match: str | None) -> int | None:
+    if if_match is None:
+        msg = "name what you looked at in If-Match: the ETag of the run, or * for whatever it is now"
+        raise PreconditionMissing(msg)
+    return None if if_match.strip() == "*" else _number(if_match, of="revision")
+
+
+def _number(if_match: str, *, of: str) -> int:
+    match = _NUMBER.fullmatch(if_match.strip())
     if match is None:
-        msg = 'If-Match must hold one generation, such as "3"'
+        msg = f'If-Match must hold one {of}, such as "3"'
         raise InvalidRequest(msg)
     return int(match[1])
-
-
-def _rollback_target(conn: Connection, model: str, to: int | None) -> tuple[Champion, int]:
-    current = champions.current(conn, model)
-    if current is None:
-        msg = "the model has no champion that could be taken back"
-        raise NotAllowedNow(msg, model=model)
-    target = current.previous_version if to is None else versions.get(conn, model, to).version
-    if target is None:
-        msg = "there was no champion before this one"
-        raise NotAllowedNow(msg, model=model)
-    if target == current.version:
-        msg = f"version {target} is the champion already"
-        raise NotAllowedNow(msg, model=model, version=target)
-    if versions.get(conn, model, target).state is VersionState.QUARANTINED:
-        msg = f"version {target} is quarantined: name another one"
-        raise NotAllowedNow(msg, model=model, version=target)
-    if target not in {swap.version for swap in champions.history(conn, model)}:
-        msg = f"version {target} was never champion: promote it instead"
-        raise NotAllowedNow(msg, model=model, version=target)
-    return current, target
-
-
-def _refuse_switched(conn: Connection, model: str, *names: str, what: str) -> None:
-    found = models.switches(conn, model)
-    for name in names:
-        if name in found:
-            msg = f"the switch {name} is set, so the model {what}: {found[name].reason}"
-            raise NotAllowedNow(msg, model=model, switch=name)

@@ -31,13 +31,14 @@ def retrain(
     model: ModelName,
     reason: Reason = "asked on the command line",
     force: Annotated[bool, typer.Option("--force", help="Train even on data that were tried before.")] = False,
+    join: Annotated[bool, typer.Option("--join", help="Join a run that is in the way instead of failing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 1 unless it promotes.")] = False,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
     """Start a run: train a challenger, judge it, promote it if it passes the gate."""
     with connect(url) as retrue:
-        run = retrue.retrain(model, reason=reason, force=force)
+        run = retrue.retrain(model, reason=reason, force=force, join=join)
         if not wait:
             if as_json:
                 print_json(run)
@@ -89,7 +90,7 @@ def promote(
 
 def rollback(
     model: ModelName,
-    to: Annotated[int | None, typer.Option(help="Version to go back to; the previous champion by default.")] = None,
+    to: Annotated[int | None, typer.Option(help="Version to go back to; by default the last one kept.")] = None,
     reason: Reason = "rolled back on the command line",
     url: Url = "",
 ) -> None:

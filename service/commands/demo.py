@@ -119,7 +119,8 @@ def _summarise(
 ) -> None:
     runs = retrue.runs(model=MODEL, limit=200)
     ends = [run["state"] for run in runs if run["trigger"] != "initial"]
-    promoted = sum(state in {"succeeded", "probation"} for state in ends)
+    codes = [run["code"] for run in runs if run["trigger"] != "initial" and run["state"] == "succeeded"]
+    promoted = sum(state in {"succeeded", "probation", "rolled_back"} for state in ends)
     champion, first = board.weekly_means()
     kappa, kappa_first = board.against_no_change()
     calm, around = board.latencies()
@@ -129,7 +130,8 @@ def _summarise(
         f"mean weekly {described['metric']}   champion [bold]{champion:.3f}[/]   never retrained {first:.3f}\n"
         f"kappa against 'no change'     champion {kappa:+.2f}   never retrained {kappa_first:+.2f}"
         "   (below 0: repeating the last label is better)\n"
-        f"runs {len(ends)}: {promoted} promoted, {ends.count('rejected')} rejected, "
+        f"runs {len(ends)}: {promoted} promoted ({codes.count('clean')} kept, {codes.count('unproven')} kept unproven, "
+        f"{ends.count('rolled_back')} taken back on probation), {ends.count('rejected')} rejected, "
         f"{len(ends) - promoted - ends.count('rejected')} other; swaps seen by the client: {board.swaps}\n"
         f"requests {sent:,}, failed [bold]{failed}[/]\n"
         f"p99 {percentile(calm, 0.99) * 1e3:.1f} ms away from swaps, {percentile(around, 0.99) * 1e3:.1f} ms within "

@@ -22,13 +22,14 @@ def status(url: Url = "", as_json: AsJson = False) -> None:
         return
     print_table(
         "",
-        ("model", "champion", "generation", "since", "last check", "last run", "switches"),
+        ("model", "champion", "generation", "since", "probation", "last check", "last run", "switches"),
         (
             (
                 model["name"],
                 f"version {words(model, 'champion', 'version')}" if model.get("champion") else "none yet",
                 words(model, "champion", "generation"),
                 since(words(model, "champion", "changed_at")),
+                _probation_words(model.get("probation")),
                 words(model, "last_check", "verdict"),
                 _run_words(model.get("last_run")),
                 ", ".join(sorted(model.get("switches") or {})) or None,
@@ -117,16 +118,17 @@ def runs(
         return
     print_table(
         "",
-        ("run", "model", "state", "trigger", "version", "why", "outcome", "asked"),
+        ("run", "model", "state", "try", "trigger", "version", "why", "outcome", "asked"),
         (
             (
                 run["id"],
                 run["model"],
                 run["state"],
+                run.get("attempt"),
                 run["trigger"],
                 run.get("version"),
                 run["reason"],
-                run.get("detail"),
+                _outcome(run),
                 since(run["requested_at"]),
             )
             for run in listed
@@ -157,14 +159,14 @@ class RunPrinter:
     """Prints each new state of a run once, with the seconds it took to get there."""
 
     def __init__(self) -> None:
-        self._state: str | None = None
+        self._state: tuple[str, int | None] | None = None
         self._began = time.monotonic()
 
     def __call__(self, run: Json) -> None:
         """Print `run` if its state is news."""
-        if run["state"] != self._state:
-            self._state = run["state"]
-            detail = f": {run['detail']}" if run.get("detail") else ""
+        if (run["state"], run.get("attempt")) != self._state:
+            self._state = (run["state"], run.get("attempt"))
+            detail = f": {said}" if (said := _outcome(run)) else ""
             console.print(f"{time.monotonic() - self._began:6.1f} s  {run['state']}{detail}", soft_wrap=True)
 
 
@@ -176,6 +178,23 @@ def register(app: typer.Typer) -> None:
 
 def _run_words(run: Json | None) -> str | None:
     return None if not run else f"{run['state']} ({run['trigger']})"
+
+
+def _probation_words(probation: Json | None) -> str | None:
+    if not probation:
+        return None
+    until = f" until {probation['until'][:10]}" if probation.get("until") else ""
+    return f"against version {probation['previous_version']}{until}" + (
+        f": {probation['code']}, pinned" if probation.get("code") else ""
+    )
+
+
+def _outcome(run: Json) -> str | None:
+    """Return what came of the run, or holds it up, in one line."""
+    said = ": ".join(str(run[name]) for name in ("code", "detail") if run.get(name))
+    if run["state"] == "queued" and run.get("not_before"):
+        return f"{said}; tried again at {run['not_before']}"
+    return said or words(run, "progress", "words") or None
 
 
 def _figure(value: float | None) -> str | None:

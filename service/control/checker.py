@@ -15,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from service.control.comparison import compared
 from service.control.rows import frame_of, join_labels
 from service.control.tasks import CheckTask, Failure, Report, Seen
 from service.domain.check import Verdict
-from service.domain.duration import parse_window
+from service.domain.duration import parse_duration, parse_window
 from service.domain.errors import CheckFailed, RetrueError
 from service.domain.spec import Schema
 from service.journal import facts
@@ -44,7 +45,6 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
     lake = Lake(task.lake)
     try:
         window_table = _window(lake, task)
-        known = lake.labels_known(task.model, observed_until=task.window_until)
         window = frame_of(window_table, schema)
         reference = frame_of(lake.read_snapshot(task.reference), schema)
         examination = examine(
@@ -54,9 +54,11 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
             metric=task.metric,
             reference=reference,
             window=window,
-            answered=_answered(lake, task, schema, known),
+            answered=_answered(lake, task, schema),
             reference_loss=task.reference_loss,
+            stragglers=_stragglers(lake, task, window_table),
         )
+        new_labels = lake.labels_since(task.model, after=task.label_cutoff, until=task.window_until)
     except RetrueError as error:
         send(Failure(code=error.code, detail=error.detail))
         return
@@ -65,16 +67,19 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
         log.exception("check_broke", extra=facts(model=task.model, check=task.check_id))
         send(Failure(code=CheckFailed.code, detail=f"{type(error).__name__}: {error}"))
         return
+    # Broken data say nothing of a champion, neither for it nor against it.
+    is_broken = examination.verdict is Verdict.QUARANTINED
     send(
         Seen(
             examination=examination,
+            comparison=None if is_broken else compared(task, lake),
             window_from=task.window_from or _first_time(window_table),
-            new_labels=_newer(known, task.label_cutoff),
+            new_labels=new_labels,
             lake_version=lake.version_of(task.model, "predictions"),
             seconds=round(time.perf_counter() - started, 3),
         )
     )
-    if task.draws or examination.verdict is Verdict.QUARANTINED:
+    if task.draws or is_broken:
         _write_report(task, schema, send, reference=reference, window=window)
 
 
@@ -85,21 +90,32 @@ def _window(lake: Lake, task: CheckTask) -> pa.Table:
     return lake.read_window(task.model, after=task.window_from, until=task.window_until)
 
 
-def _answered(lake: Lake, task: CheckTask, schema: Schema, known: pa.Table) -> pd.DataFrame:
+def _answered(lake: Lake, task: CheckTask, schema: Schema) -> pd.DataFrame:
     window = parse_window(task.drift.window)
     if window.duration is not None:
         after = task.window_until - BACK_WINDOWS * window.duration
         table = lake.read_window(task.model, after=after, until=task.window_until, columns=list(ANSWER))
     else:
         table = lake.newest_rows(task.model, BACK_WINDOWS * (window.rows or 0), task.window_until, columns=list(ANSWER))
-    return join_labels(frame_of(table.filter(pc.equal(table["version"], task.version)), schema), known)
+    table = table.filter(pc.equal(table["version"], task.version))
+    return join_labels(
+        frame_of(table, schema), lake.labels_of(task.model, table["id"], observed_until=task.window_until)
+    )
 
 
-def _newer(known: pa.Table, cutoff: datetime | None) -> int:
-    if cutoff is None:
-        return len(known)
-    moment = pa.scalar(cutoff, known["observed_at"].type)
-    return len(known.filter(pc.greater(known["observed_at"], moment)))
+def _stragglers(lake: Lake, task: CheckTask, window: pa.Table) -> pd.DataFrame | None:
+    """Return the rows before the window that came when its newest predecessors had come already."""
+    first = task.window_from or _first_time(window)
+    if first is None:
+        return None
+    near = lake.read_window(
+        task.model, after=first - parse_duration(task.quality.late_by), until=task.window_until, columns=["answered_at"]
+    )
+    if not near.num_rows:
+        return None
+    in_order = near.filter(pc.less_equal(near["event_time"], near["answered_at"]))
+    since = pc.min(in_order["answered_at"]).as_py()
+    return None if since is None else lake.stragglers(task.model, before=first, since=since).to_pandas()
 
 
 def _first_time(table: pa.Table) -> datetime | None:

@@ -13,16 +13,21 @@ from service.control.evidence import note_report, prune
 from service.control.files import fingerprint, record
 from service.control.leader import RENEW_S, Leader, Term
 from service.control.monitor import Monitor
+from service.control.probation import Probations
 from service.control.processes import Job, Processes, Surroundings
 from service.control.promotion import advance
-from service.control.retrain import Retraining, Work
+from service.control.retrain import TRAINER_SILENT_S, Retraining, Work
+from service.control.setbacks import FIRST_PAUSE
+from service.control.settling import Settling
 from service.control.tasks import FilesTask
 from service.control.tick import Oddity, Tick
+from service.control.tidy import Tidy
 from service.control.verdict import Judged
 from service.domain.errors import LeaseLost, RetrueError
 from service.domain.run import RunState, Trigger
 from service.journal import facts
-from service.storage import champions, models, replicas, runs
+from service.storage import champions, models, replicas, runs, versions
+from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
 from service.storage.lake import Lake
 from service.storage.models import ModelRow
@@ -54,6 +59,10 @@ class Place:
     report_every_s: float = 0.0
     trainers: int = 1
     queue: timedelta = timedelta(hours=24)
+    approval: timedelta = timedelta(days=7)
+    first_pause: timedelta = FIRST_PAUSE
+    silent_s: float = TRAINER_SILENT_S
+    compiles: bool = True
     surroundings: Surroundings = field(default_factory=Surroundings)
 
 
@@ -82,6 +91,7 @@ class Controller:
             self._processes,
             lake,
             reports=place.reports,
+            artifacts=place.artifacts,
             settle_s=place.settle_s,
             report_every_s=place.report_every_s,
             judged=self._judged,
@@ -94,12 +104,21 @@ class Controller:
             project=place.models_folder.absolute().parent,
             trainers=place.trainers,
             queue=place.queue,
+            approval=place.approval,
+            first_pause=place.first_pause,
+            silent_s=place.silent_s,
+            compiles=place.compiles,
         )
         self._retraining = Retraining(work, self._processes, lake, ended=self._ended)
+        self._watermark = lake.watermark
+        self._broom = Tidy(ArtifactStore(place.artifacts), lake)
+        self._probations = Probations(counted=self._watched)
+        self._settling = Settling(settled=self._settled, late=lambda model: telemetry.swaps_late.labels(model).inc())
         self._term: Term | None = None
         self._files_seen: object = None
         self._files_at = 0.0
         self._lock = threading.Lock()
+        self._stopping = False
 
     def start(self) -> None:
         """Begin to tick; returns at once."""
@@ -111,6 +130,7 @@ class Controller:
 
     def stop(self) -> None:
         """End: trainers are sent away, their runs wait for the next leader, and the lease is given back."""
+        self._stopping = True
         self._tick.stop()
         with self._lock:
             self._processes.stop_all()
@@ -140,10 +160,13 @@ class Controller:
                 self._read_files,
                 self._start_first_runs,
                 self._monitor.look,
+                self._probations.look,
                 self._retraining.look,
                 self._swap,
+                self._settling.look,
             ):
-                self._guarded(part, term, known)
+                if not self._stopping:
+                    self._guarded(part, term, known)
             self._telemetry.tick_seconds.observe(time.perf_counter() - started)
             self._telemetry.last_tick.set_to_current_time()
 
@@ -239,10 +262,18 @@ class Controller:
             waiting = champions.waiting(conn)
             now = self._database.now(conn)
         for swap in waiting:
-            outcome = advance(term, swap)
+            outcome = advance(term, swap, watermark=self._watermark)
             if outcome is not None:
                 self._telemetry.promotions.labels(model=swap.model, kind=swap.kind, outcome=outcome).inc()
                 self._telemetry.swap_seconds.labels(model=swap.model).observe((now - swap.created_at).total_seconds())
+
+    def _watched(self, model: str, outcome: str) -> None:
+        self._telemetry.probations.labels(model=model, outcome=outcome).inc()
+        if outcome == "rolled_back":
+            self._telemetry.promotions.labels(model=model, kind="rollback", outcome="committed").inc()
+
+    def _settled(self, model: str, mixed_s: float) -> None:
+        self._telemetry.swap_mixed_seconds.labels(model=model).observe(mixed_s)
 
     def _judged(self, judged: Judged) -> None:
         check, verdict = judged.check, judged.examination.verdict.value
@@ -269,6 +300,11 @@ class Controller:
         prune(term, self._place.reports, model, now=now)
 
     def _ended(self, run: Run) -> None:
+        if run.version is not None:
+            with self._database.read() as conn:
+                row = versions.find(conn, run.model, run.version)
+            if row is not None:
+                self._telemetry.compilations.labels(model=run.model, outcome=row.compiled).inc()
         self._telemetry.runs.labels(model=run.model, trigger=run.trigger.value, outcome=run.state.value).inc()
         if run.finished_at is not None:
             spent = (run.finished_at - run.requested_at).total_seconds()
@@ -287,6 +323,7 @@ class Controller:
         if term is not None:
             with term.write() as conn:
                 replicas.forget(conn, SILENT_S)
+            self._broom.look(term)
 
     def _odd(self, name: str, what: Oddity) -> None:
         if name == "look":

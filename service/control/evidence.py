@@ -31,7 +31,7 @@ def prune(term: Term, reports: Path, model: str, *, now: datetime) -> int:
     c = tables.checks.c
     with term.database.read() as conn:
         kept = select(c.id, c.report, c.verdict, c.requested_at).where(c.model == model, c.report.is_not(None))
-        rows = conn.execute(kept.order_by(c.id.desc())).all()
+        rows = conn.execute(kept.order_by(c.requested_at.desc(), c.id.desc())).all()
     old = [row for row in rows[NEWEST:] if row.verdict == Verdict.CLEAN.value or now - row.requested_at > NOTABLE]
     if old:
         with term.write() as conn:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 LEASE = "controller"
 TTL_S = 10.0
 """A dead leader is followed after at most this and one `RENEW_S`."""
-RENEW_S = 3.0
+RENEW_S = 2.0
 
 
 class Term:

@@ -15,6 +15,7 @@ from service.control.files import read_source
 from service.control.rows import frame_of, table_of, without
 from service.control.tasks import Interval
 from service.domain.duration import parse_duration, parse_window
+from service.domain.errors import LakeUnavailable
 from service.domain.policy import Drift
 from service.domain.spec import ModelSpec, Schema
 from service.learning.frames import between, canonical
@@ -58,6 +59,7 @@ def gather(
     until: datetime | None,
     quarantined: Sequence[Interval],
     spec_digest: str | None,
+    is_first: bool,
 ) -> Material:
     """Return what is known up to `until`: the starting data set and the labelled predictions.
 
@@ -69,8 +71,19 @@ def gather(
         Event time; None means the newest row of the data set.
     quarantined
         Stretches in which the data were broken: they train nothing.
+    is_first
+        Whether the model has no version yet. If it has one and the lake has no data set of it, that is not the lake
+        it learned from: nothing is begun anew in a folder that was moved away or is not mounted.
+
+    Raises
+    ------
+    LakeUnavailable
+        If the lake does not answer, or has lost what the model learned from.
     """
     newest = None
+    if not is_first and lake.version_of(spec.name, "datasets") is None:
+        msg = "the lake has no data set of this model, which has learned from one: was it moved, or is it not mounted?"
+        raise LakeUnavailable(msg, model=spec.name)
     if lake.version_of(spec.name, "datasets") is None or until is None:
         start = beginning(spec, canonical(spec, schema, read_source(spec, project)))
         lake.write_dataset(spec.name, table_of(start, schema))
@@ -81,7 +94,7 @@ def gather(
         raise ValueError(msg)
     table, snapshot = lake.training_rows(spec.name, schema, after=None, until=moment, observed_until=moment)
     rows = without(frame_of(table, schema), quarantined)
-    excluded = [[after.isoformat(), end.isoformat()] for after, end in quarantined]
+    excluded = [[moment.isoformat() for moment in one if moment is not None] for one in quarantined]
     plain = snapshot.to_json()
     facts = {"excluded": excluded, "used_rows": len(rows), "until": moment.isoformat(), "spec_digest": spec_digest}
     parts = json.dumps([plain["digest"], excluded, spec_digest])

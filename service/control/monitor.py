@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from service.control.due import due, pitch, window_from
 from service.control.leader import Term
+from service.control.probation import watched_by
 from service.control.processes import Job, Processes
 from service.control.situation import SCHEDULE, training_cutoff
 from service.control.tasks import CheckTask, Failure, Report
@@ -51,6 +52,8 @@ class Monitor:
         Asked for watermarks only: frames are read by the check processes.
     reports
         Folder of the HTML evidence.
+    artifacts
+        Folder of the versions' files: a champion on probation is compared with the version before it.
     settle_s
         Wall-clock seconds from a watermark that passed a grid point to its check.
     report_every_s
@@ -67,12 +70,14 @@ class Monitor:
         lake: Lake,
         *,
         reports: Path,
+        artifacts: Path | None = None,
         settle_s: float = SETTLE_S,
         report_every_s: float = 0.0,
         judged: Callable[[Judged], None],
         drawn: Callable[[Term, str, str], None],
     ) -> None:
         self._reports = reports
+        self._artifacts = artifacts
         self._processes = processes
         self._lake = lake
         self._judged = judged
@@ -195,6 +200,7 @@ class Monitor:
         after = window_from(policy, until)
         with term.write() as conn:
             version = versions.get(conn, check.model, champion.version)
+            watched = watched_by(conn, row, champion, self._artifacts)
             cutoff = training_cutoff(runs.list_of(conn, check.model), learned_until=version.learned_until)
             checks.start(
                 conn,
@@ -222,6 +228,7 @@ class Monitor:
             window_until=until,
             label_cutoff=cutoff,
             draws=self._draws(check),
+            watched=watched,
         )
         self._starts[check.id] = self._starts.get(check.id, 0) + 1
         self._processes.start("check", check.id, model=check.model, task=task)

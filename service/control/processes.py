@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import IntEnum
 from multiprocessing import connection, forkserver
 from typing import Any, Literal
 
 from service.journal import facts, set_up
 
-__all__ = ["Job", "Kind", "Processes", "Surroundings"]
+__all__ = ["Exit", "Job", "Kind", "Processes", "Surroundings"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,17 @@ TARGETS: Mapping[Kind, str] = {
     "train": "service.control.trainer:train",
 }
 """What each kind of child runs, by name: the controller itself never imports what they need."""
+
+
+class Exit(IntEnum):
+    """Exit codes of a child that left without a verdict for a reason of ours; any other is the model's own code."""
+
+    ORPHAN = 71  # its parent is gone
+    LEASE_LOST = 72  # another leader works on it now, or somebody ended the run
+    NOT_STARTED = 73
+    UNAVAILABLE = 75  # the database did not answer for so long that its verdict could not be written
+    OUT_OF_MEMORY = 137  # as a shell reports a kill
+    NO_FORK_SERVER = 255  # the process that forks children died: nobody knows how they ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +109,18 @@ class Job:
 
     def _signal(self, number: signal.Signals) -> None:
         pid = self.process.pid
-        if pid is not None and not self.is_over:
+        if pid is None or self.is_over:
+            return
+        try:
+            os.killpg(pid, number)  # the workers that its estimator may have started, too
+        except (ProcessLookupError, PermissionError):
             with suppress(ProcessLookupError):
-                os.kill(pid, number)
+                os.kill(pid, number)  # it leads no group yet
+
+    def sweep(self) -> None:
+        """Kill what an ended child has left behind in its group."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 GRACE_S = 5.0
@@ -187,7 +208,7 @@ class Processes:
             job.process.start()
         except (OSError, EOFError) as error:
             log.error("child_not_started", extra=facts(kind=job.kind, key=job.key, why=str(error)))  # noqa: TRY400
-            job.exit_code = 1
+            job.exit_code = Exit.NOT_STARTED
             self._woken()
             return
         finally:
@@ -200,11 +221,14 @@ class Processes:
                 job.messages.append(reading.recv())
                 self._woken()
         job.process.join()
+        if job.process.exitcode != 0:
+            job.sweep()  # one that was killed, or left in a hurry, took nobody with it
         job.exit_code = job.process.exitcode
         self._woken()
 
 
 def _enter(kind: Kind, target: str, task: Any, pipe: connection.Connection, around: Surroundings) -> None:
+    os.setpgid(0, 0)  # whoever ends it ends all that it started
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     threading.Thread(target=_leave_with_parent, name="life-line", daemon=True).start()
@@ -221,4 +245,6 @@ def _leave_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
-        os._exit(1)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(os.getpid(), signal.SIGKILL)
+        os._exit(Exit.ORPHAN)

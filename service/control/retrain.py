@@ -1,6 +1,7 @@
 """Drives runs through their states. Each look reads where every unfinished run stands and takes the one next step."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,16 +11,19 @@ from typing import Any
 from sqlalchemy import Connection
 
 from service.control.leader import Term
-from service.control.processes import Job, Processes
-from service.control.promotion import propose
+from service.control.processes import Exit, Job, Processes
+from service.control.promotion import propose, resume
 from service.control.quarantine import spans
+from service.control.setbacks import FIRST_PAUSE, drop_version, set_back
+from service.control.silence import Silence
 from service.control.tasks import TrainTask
-from service.domain.duration import parse_duration
-from service.domain.errors import NotAllowedNow, RunInProgress
-from service.domain.run import TERMINAL, RunState
-from service.domain.version import VersionState
+from service.domain.duration import format_duration, parse_duration
+from service.domain.errors import LakeUnavailable, NotAllowedNow, RunInProgress
+from service.domain.retry import Setback
+from service.domain.run import TERMINAL, WORKING, RunState
 from service.journal import facts
 from service.storage import champions, checks, models, runs, versions
+from service.storage.checks import Check
 from service.storage.lake import Lake
 from service.storage.models import ModelRow
 from service.storage.runs import Run
@@ -29,16 +33,12 @@ __all__ = ["Retraining", "Work"]
 log = logging.getLogger(__name__)
 
 ACTOR = "controller"
-WORKING = frozenset(
-    {RunState.PREPARING, RunState.VALIDATING, RunState.TRAINING, RunState.PACKAGING, RunState.EVALUATING}
-)
-"""States in which a trainer process works."""
-MOST_ATTEMPTS = 2
-"""So often a run is tried whose trainer was lost or killed."""
-PATIENCE = timedelta(days=42)
-"""A run waits for labels for so long, in event time."""
-OUT_OF_MEMORY = 137
-"""Exit code of a trainer that ran out of memory, as a shell reports a kill."""
+TRAINER_SILENT_S = 120.0
+"""A trainer that has given no sign of life for so long is taken for lost: stopped, swapped out, or in code that never
+lets the interpreter go. Far above its two seconds, for some libraries hold it through a whole fit."""
+LINGER_S = 30.0
+"""A trainer gets so long to leave by itself once its run has moved on."""
+LOST = frozenset({Exit.LEASE_LOST, Exit.ORPHAN, Exit.NOT_STARTED, Exit.NO_FORK_SERVER})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,12 @@ class Work:
     project: Path
     trainers: int
     queue: timedelta
+    """A run that could not start for so long expires."""
+    approval: timedelta = timedelta(days=7)
+    """A run that nobody decided for so long expires."""
+    first_pause: timedelta = FIRST_PAUSE
+    silent_s: float = TRAINER_SILENT_S
+    compiles: bool = True
 
 
 class Retraining:
@@ -74,6 +80,9 @@ class Retraining:
         self._lake = lake
         self._ended = ended
         self._watched: dict[str, RunState] = {}
+        self._silence = Silence()
+        self._silenced: set[str] = set()
+        self._lingers: dict[str, float] = {}
 
     def look(self, term: Term, known: Mapping[str, ModelRow]) -> None:
         """Take each unfinished run's next step."""
@@ -82,6 +91,7 @@ class Retraining:
             proposed = {swap.run_id for swap in champions.waiting(conn)}
             now = term.database.now(conn)
         self._notice_ends(term, unfinished)
+        self._send_away(unfinished)
         for run in unfinished:
             if run.id in proposed:
                 continue
@@ -96,16 +106,18 @@ class Retraining:
         with term.write() as conn:
             for run in runs.unfinished(conn):
                 if run.state is RunState.CANCELLING:
-                    self._move(conn, term, run, RunState.CANCELLED, "its leader is gone", code="cancelled")
+                    self._cancelled(conn, term, run, "its leader is gone")
                 elif run.state in WORKING:
-                    self._lost(conn, term, run, code="worker_lost", why="its leader is gone")
+                    self._set_back(conn, term, run, Setback.WORKER_LOST, "its leader is gone")
 
     def release(self, term: Term) -> None:
         """Give this leader's runs back to the queue: the next leader starts them anew, as if never tried."""
         with term.write() as conn:
             for run in runs.unfinished(conn):
-                if run.state in WORKING:
-                    self._reject_candidate(conn, run)
+                if run.state is RunState.CANCELLING:
+                    self._cancelled(conn, term, run, "its trainer is gone")
+                elif run.state in WORKING:
+                    drop_version(conn, run)
                     self._move(conn, term, run, RunState.QUEUED, "the controller is stopped")
 
     def _step(self, term: Term, run: Run, model: ModelRow | None, now: datetime) -> None:
@@ -120,13 +132,16 @@ class Retraining:
             propose(term, run)
         elif run.state is RunState.AWAITING_LABELS:
             self._awaiting_labels(term, run, model)
-        if job is not None and job.is_over and run.state not in WORKING:
-            self._processes.forget(job)
+        elif run.state is RunState.AWAITING_APPROVAL:
+            self._awaiting_approval(term, run, model, now)
 
     def _queued(self, term: Term, run: Run, model: ModelRow | None, now: datetime) -> None:
-        if now - run.requested_at > self._work.queue:
+        # A run that went back to the queue has waited since then: its own work is no waiting.
+        if now - max(run.requested_at, run.heartbeat_at or run.requested_at) > self._work.queue:
             with term.write() as conn:
                 self._move(conn, term, run, RunState.EXPIRED, "it could not start in time", code="expired")
+            return
+        if run.not_before is not None and now < run.not_before:
             return
         if model is None or model.spec is None or model.error is not None:
             with term.write() as conn:
@@ -135,14 +150,23 @@ class Retraining:
             return
         with term.database.read() as conn:
             is_frozen = "freeze" in models.switches(conn, run.model)
-        if not is_frozen and self._processes.count("train") < self._work.trainers:
-            self._begin(term, run, model, until=run.until or self._lake.watermark(run.model))
+        if is_frozen or self._processes.count("train") >= self._work.trainers:
+            return
+        try:
+            until = run.until or self._lake.watermark(run.model)
+        except LakeUnavailable as error:
+            with term.write() as conn:
+                self._move(conn, term, run, RunState.PREPARING, "a trainer is free")
+                self._set_back(conn, term, runs.get(conn, run.id), Setback.DATA_UNAVAILABLE, error.detail)
+            return
+        self._begin(term, run, model, until=until)
 
     def _begin(self, term: Term, run: Run, model: ModelRow, *, until: datetime | None, **columns: Any) -> None:
         with term.write() as conn:
+            drop_version(conn, run)
             for other in runs.unfinished(conn):
                 if other.model == run.model and other.id != run.id and other.state is RunState.AWAITING_LABELS:
-                    self._reject_candidate(conn, other)
+                    drop_version(conn, other)
                     self._move(conn, term, other, RunState.SUPERSEDED, f"run {run.id} began", code="superseded")
             started = runs.transition(
                 conn,
@@ -153,6 +177,10 @@ class Retraining:
                 at=term.database.now(conn),
                 token=term.token,
                 until=until,
+                code=None,
+                detail=None,
+                not_before=None,
+                progress=None,
                 **columns,
             )
             quarantined = spans(conn, run.model)
@@ -171,47 +199,65 @@ class Retraining:
             spec_digest=model.spec_digest,
             until=started.until,
             quarantined=quarantined,
+            first_pause=self._work.first_pause,
+            compiles=self._work.compiles,
         )
         old = self._processes.find("train", run.id)
         if old is not None:
             self._processes.forget(old)
+        self._silence.forget(run.id)
         self._processes.start("train", run.id, model=run.model, task=task)
         log.info("run_began", extra=facts(run=run.id, model=run.model, trigger=run.trigger.value, attempt=run.attempt))
 
     def _working(self, term: Term, run: Run, job: Job | None, model: ModelRow | None) -> None:
         if job is None:
             with term.write() as conn:
-                self._lost(conn, term, runs.get(conn, run.id), code="worker_lost", why="its trainer is gone")
+                self._set_back(conn, term, runs.get(conn, run.id), Setback.WORKER_LOST, "its trainer is gone")
         elif job.is_over:
             self._processes.forget(job)
             with term.write() as conn:
                 fresh = runs.get(conn, run.id)
                 if fresh.state in WORKING:
-                    self._buried(conn, term, fresh, job.exit_code or 0)
+                    setback, why = self._burial(run.id, job.exit_code or 0)
+                    self._set_back(conn, term, fresh, setback, why)
+            self._silenced.discard(run.id)
         elif job.age_s > _deadline_s(model):
             job.kill()
             with term.write() as conn:
                 fresh = runs.get(conn, run.id)
                 if fresh.state in WORKING:
                     why = f"the trainer's deadline of {_deadline_s(model):.0f} s is over"
-                    self._move(
-                        conn,
-                        term,
-                        fresh,
-                        RunState.TIMED_OUT,
-                        why,
-                        code="deadline",
-                        detail=why,
-                        decided_event_time=fresh.until,
-                    )
+                    drop_version(conn, fresh)
+                    end = {"code": "deadline", "detail": why, "decided_event_time": fresh.until}
+                    self._move(conn, term, fresh, RunState.TIMED_OUT, why, **end)
+        elif self._silence.of(run.id, run.heartbeat_at) > self._work.silent_s and run.id not in self._silenced:
+            # Only killed here: it is tried again when it is surely dead, for it holds the token of this very leader.
+            log.error("trainer_silent", extra=facts(run=run.id, model=run.model, seconds=self._work.silent_s))
+            self._silenced.add(run.id)
+            job.kill()
+
+    def _burial(self, run_id: str, exit_code: int) -> tuple[Setback, str]:
+        if run_id in self._silenced:
+            return Setback.WORKER_LOST, f"its trainer gave no sign of life for {self._work.silent_s:.0f} s"
+        if exit_code < 0 or exit_code == Exit.OUT_OF_MEMORY:
+            words = "ran out of memory" if exit_code == Exit.OUT_OF_MEMORY else f"was killed by signal {-exit_code}"
+            return Setback.RESOURCE, f"its trainer {words}"
+        if exit_code == Exit.UNAVAILABLE:
+            return Setback.DATA_UNAVAILABLE, "the database did not answer its trainer"
+        if exit_code in LOST:
+            return Setback.WORKER_LOST, f"its trainer was cut off ({Exit(exit_code).name.lower()})"
+        return Setback.TRAIN_ERROR, f"the model's own code ended the trainer (exit code {exit_code})"
 
     def _cancelling(self, term: Term, run: Run, job: Job | None) -> None:
         if job is not None and not job.is_over:
             job.ask_to_leave()
             return
         with term.write() as conn:
-            self._reject_candidate(conn, run)
-            self._move(conn, term, run, RunState.CANCELLED, "its trainer is gone", code="cancelled")
+            self._cancelled(conn, term, run, "its trainer is gone")
+
+    def _cancelled(self, conn: Connection, term: Term, run: Run, why: str) -> None:
+        drop_version(conn, run)
+        self._move(conn, term, run, RunState.CANCELLED, why, code="cancelled")
 
     def _awaiting_labels(self, term: Term, run: Run, model: ModelRow | None) -> None:
         if model is None or model.spec is None or run.until is None:
@@ -222,36 +268,58 @@ class Retraining:
         if newest is None or newest.window_until is None or newest.window_until <= run.until:
             return
         policy = model.spec["policies"]["retrain"]
-        if newest.window_until - run.until > PATIENCE:
+        patience = parse_duration(policy["cooldown_cap"])
+        if newest.window_until - run.until > patience:
             with term.write() as conn:
-                self._reject_candidate(conn, run)
-                self._move(conn, term, run, RunState.EXPIRED, "the labels did not come", code="insufficient_evidence")
+                drop_version(conn, run)
+                why = f"too few labels came in {format_duration(patience)}"
+                self._move(conn, term, run, RunState.REJECTED, why, code="insufficient_evidence", detail=why)
             return
         new_labels = (newest.situation or {}).get("new_labels", 0)
         if new_labels >= policy["min_labels"] and not busy and self._processes.count("train") < self._work.trainers:
-            with term.write() as conn:
-                self._reject_candidate(conn, run)
             self._begin(term, run, model, until=newest.window_until, attempt=run.attempt + 1)
 
-    def _buried(self, conn: Connection, term: Term, run: Run, exit_code: int) -> None:
-        if exit_code < 0 or exit_code == OUT_OF_MEMORY:
-            self._lost(conn, term, run, code="resource", why=f"its trainer was killed (exit code {exit_code})")
-            return
-        why = f"its trainer left without a verdict (exit code {exit_code})"
-        self._lost(conn, term, run, code="worker_lost", why=why)
+    def _awaiting_approval(self, term: Term, run: Run, model: ModelRow | None, now: datetime) -> None:
+        with term.database.read() as conn:
+            since = runs.since(conn, run.id, RunState.AWAITING_APPROVAL) or now
+            newest = checks.latest_done(conn, run.model)
+            why = _stale(conn, run, model, newest)
+            waits = runs.active(conn, run.model) is not None or "freeze" in models.switches(conn, run.model)
+        if now - since > self._work.approval:
+            with term.write() as conn:
+                drop_version(conn, run)
+                words = f"nobody decided in {format_duration(self._work.approval)}"
+                self._move(conn, term, run, RunState.EXPIRED, words, code="approval_expired", detail=words)
+        elif why is not None and not waits:
+            until = max((at for at in (run.until, newest and newest.window_until) if at), default=None)
+            with term.write() as conn:
+                drop_version(conn, run)
+                self._move(conn, term, run, RunState.EVALUATING, why, code="stale")
+                again = {"code": "stale", "detail": why, "until": until, "attempt": run.attempt + 1}
+                self._move(conn, term, run, RunState.QUEUED, "judged again", **again)
+        elif why is None and run.code == "held" and not _needs_approval(model):
+            resume(term, run)
 
-    def _lost(self, conn: Connection, term: Term, run: Run, *, code: str, why: str) -> None:
-        self._reject_candidate(conn, run)
-        if run.attempt < MOST_ATTEMPTS:
-            self._move(conn, term, run, RunState.QUEUED, f"{why}; tried again", attempt=run.attempt + 1, code=code)
-        else:
-            self._move(conn, term, run, RunState.FAILED, why, code=code, detail=why, decided_event_time=run.until)
+    def _set_back(self, conn: Connection, term: Term, run: Run, setback: Setback, why: str) -> None:
+        at, token = term.database.now(conn), term.token
+        moved = set_back(
+            conn, run, setback, why=why, actor=ACTOR, at=at, token=token, first_pause=self._work.first_pause
+        )
+        log.warning(
+            "run_set_back", extra=facts(run=run.id, model=run.model, code=setback.value, state=moved.state, why=why)
+        )
 
-    def _reject_candidate(self, conn: Connection, run: Run) -> None:
-        """Take the candidate of a run that goes on without it off the list of those who want to answer."""
-        row = None if run.version is None else versions.find(conn, run.model, run.version)
-        if row is not None and row.state is VersionState.CANDIDATE:
-            versions.set_state(conn, run.model, row.version, VersionState.REJECTED)
+    def _send_away(self, unfinished: list[Run]) -> None:
+        """End trainers that have nothing left to write, and forget those that have ended."""
+        at_work = {run.id for run in unfinished if run.state in {*WORKING, RunState.CANCELLING}}
+        idle = [job for job in self._processes.of_kind("train") if job.key not in at_work]
+        now = time.monotonic()
+        self._lingers = {job.key: self._lingers.get(job.key, now) for job in idle}
+        for job in idle:
+            if job.is_over:
+                self._processes.forget(job)
+            elif now - self._lingers[job.key] > LINGER_S:
+                job.ask_to_leave()
 
     def _move(self, conn: Connection, term: Term, run: Run, after: RunState, reason: str, **columns: Any) -> None:
         runs.transition(
@@ -267,6 +335,25 @@ class Retraining:
             if run.state in TERMINAL:
                 self._ended(run)
         self._watched = now
+
+
+def _needs_approval(model: ModelRow | None) -> bool:
+    policies = {} if model is None or model.spec is None else model.spec.get("policies", {})
+    return bool(policies.get("gate", {}).get("approval", False))
+
+
+def _stale(conn: Connection, run: Run, model: ModelRow | None, newest: Check | None) -> str | None:
+    """Return why what was found of a waiting challenger no longer holds; None if it does."""
+    version = None if run.version is None else versions.find(conn, run.model, run.version)
+    champion = champions.current(conn, run.model)
+    if version is not None and version.parent != (None if champion is None else champion.version):
+        return "the champion changed after the challenger was judged"
+    if model is None or model.spec is None or newest is None or newest.window_until is None or run.until is None:
+        return None
+    holdout = parse_duration(model.spec["policies"]["training"]["holdout"])
+    if newest.window_until - run.until > holdout:
+        return f"more has happened since it was judged than the {format_duration(holdout)} it was judged on"
+    return None
 
 
 def _deadline_s(model: ModelRow | None) -> float:

@@ -1,6 +1,7 @@
 """Rows on their way between the lake's columns and the frames that learning takes."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ __all__ = ["frame_of", "join_labels", "table_of", "without"]
 
 PREFIX = "x_"
 """Of feature columns in the lake, so that no feature name can collide with Retrue's own columns."""
+_ID_LAG = timedelta(milliseconds=50)
+"""Ids are made a moment after the moment that stands with their rows."""
 OWN = ("id", "event_time", "answered_at", "version", "generation", "output", "probabilities", "label", "observed_at")
 
 
@@ -43,9 +46,19 @@ def table_of(frame: pd.DataFrame, schema: Schema) -> pa.Table:
 def without(frame: pd.DataFrame, intervals: Sequence[Interval]) -> pd.DataFrame:
     """Return the rows outside all `intervals`: what was quarantined trains nothing."""
     keep = np.ones(len(frame), dtype=bool)
-    for after, until in intervals:
-        keep &= ~((frame["event_time"] > after) & (frame["event_time"] <= until)).to_numpy()
+    times = frame["event_time"]
+    for one in intervals:
+        keep &= ~((times > one.after) & (times <= one.until)).to_numpy()
+        if one.answered_from is not None and one.answered_until is not None and "id" in frame.columns:
+            came = frame["id"].fillna("").between(*_ids_of(one.answered_from, one.answered_until))
+            keep &= ~(came & (times <= one.until)).to_numpy()
     return frame if keep.all() else frame.loc[keep].reset_index(drop=True)
+
+
+def _ids_of(first: datetime, last: datetime) -> tuple[str, str]:
+    """Return the lowest and the highest id of rows that were answered then: an id begins with its moment."""
+    low, high = (f"{int(moment.timestamp() * 1000):012x}" for moment in (first, last + _ID_LAG))
+    return f"{low[:8]}-{low[8:]}", f"{high[:8]}-{high[8:]}-~"
 
 
 def join_labels(answered: pd.DataFrame, known: pa.Table) -> pd.DataFrame:

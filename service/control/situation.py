@@ -76,6 +76,7 @@ def assemble(
         rejected_in_a_row=_rejected(ended),
         active_run=None if active is None else active.id,
         promoted_at=past.promoted_at,
+        rolled_back_at=_rolled_back(ended),
         paused="pause" in past.switches,
         frozen="freeze" in past.switches,
     )
@@ -122,6 +123,15 @@ def _in_a_row(facts: Iterable[bool | None]) -> int:
             break
         count += 1
     return count
+
+
+def _rolled_back(ended: Sequence[Run]) -> datetime | None:
+    for run in ended:
+        if run.state is RunState.ROLLED_BACK:
+            return run.decided_event_time
+        if run.state in {RunState.SUCCEEDED, RunState.PROBATION}:
+            break
+    return None
 
 
 def _rejected(ended: Sequence[Run]) -> int:

@@ -24,7 +24,7 @@ from typing import IO
 from service.domain.errors import HomeUnusable, PortInUse, SettingInvalid
 from service.journal import facts
 
-__all__ = ["Child", "Supervisor", "bind", "leave_with_parent", "lock_home", "wipe"]
+__all__ = ["Child", "Supervisor", "bind", "leave_with_parent", "lock_family", "lock_home", "wipe"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
 STEADY_S = 30.0
 """A child that lived so long starts again with the first pause."""
 POLL_S = 0.1
+ORPHANS_S = 30.0
+"""Children whose supervisor was killed leave by themselves; longer than their grace it never takes."""
+COMPLAIN_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +225,37 @@ def lock_home(home: Path) -> IO[str]:
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def lock_family(home: Path, *, within_s: float = ORPHANS_S) -> int:
+    """Return a lock that all children inherit, once no child of an earlier supervisor holds it any more.
+
+    A supervisor that was killed leaves children behind which answer what they accepted: until they are gone they hold
+    the port, the spool and the metrics.
+
+    Raises
+    ------
+    HomeUnusable
+        If they do not leave.
+    """
+    lock = os.open(home / "family.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    began = time.monotonic()
+    complained = began - COMPLAIN_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            now = time.monotonic()
+            if now - began > within_s:
+                os.close(lock)
+                msg = f"processes of an earlier start in the home {home} do not leave: end them"
+                raise HomeUnusable(msg, home=str(home)) from None
+            if now - complained >= COMPLAIN_S:
+                complained = now
+                log.warning("waiting_for_orphans", extra=facts(home=home, for_s=round(now - began, 1)))
+            time.sleep(POLL_S)
+        else:
+            return lock
 
 
 def wipe(folder: Path) -> None:

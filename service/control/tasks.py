@@ -1,16 +1,24 @@
 """What crosses between the controller and its child processes: plain frozen values."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from service.domain.check import Examination
 from service.domain.policy import Drift, Quality
+from service.domain.probation import Comparison
 
-__all__ = ["CheckTask", "Failure", "FilesTask", "Interval", "Report", "Seen", "TrainTask"]
+__all__ = ["CheckTask", "Failure", "FilesTask", "Interval", "Report", "Seen", "TrainTask", "Watched"]
 
-Interval = tuple[datetime, datetime]
-"""Event time: after the first, until the second."""
+
+class Interval(NamedTuple):
+    """A stretch of event time from which nothing is learned."""
+
+    after: datetime
+    until: datetime
+    answered_from: datetime | None = None
+    """With the next: rows older than the stretch are meant, too, if they were answered between these moments."""
+    answered_until: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +49,27 @@ class TrainTask:
     until: datetime | None
     """Event time; None for a run that has nothing but the source."""
     quarantined: tuple[Interval, ...]
+    first_pause: timedelta = timedelta(seconds=5)
+    """Before the first try again of what may come back by itself."""
+    compiles: bool = True
+    """Whether the version is also compiled, where the extra is installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What a check needs to compare a champion on probation with the version before it."""
+
+    generation: int
+    """Of the champion: only rows that it answered are compared."""
+    began_event_time: datetime | None
+    artifacts: str
+    artifact: str
+    """Of the version before, by digest."""
+    manifest: dict[str, Any]
+    version: int
+    confidence: float
+    quarantined: tuple[Interval, ...]
+    """Stretches in which the data were broken: they say nothing of a champion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +96,8 @@ class CheckTask:
     """Labels that arrived later than this are new."""
     draws: bool = True
     """Whether to draw the HTML evidence; that of a broken window is drawn in any case."""
+    watched: Watched | None = None
+    """None while the champion is not on probation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +109,8 @@ class Seen:
     new_labels: int
     lake_version: int | None
     seconds: float
+    comparison: Comparison | None = None
+    """Of a champion on probation with the version before; None where there is none, or the window's data are broken."""
 
 
 @dataclass(frozen=True, kw_only=True)

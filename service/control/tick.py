@@ -1,11 +1,13 @@
 """The clockwork: APScheduler calls "look what is due". It holds no state; what is due stands in the database.
 
 Its memory store is rebuilt at each start, a look that comes late is made all the same (no misfire grace), several late
-ones are made once (coalesce), and never two at a time.
+ones are made once (coalesce), and never two at a time. It goes by the host's wall clock, so a thread that does not
+watches over it: where that clock is set back an hour, no look would come for an hour.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -25,12 +27,20 @@ Oddity = Literal["missed", "error", "overlapped"]
 """What can go wrong with a look. A closed set: it is a metric label."""
 
 
+WATCH_S = 0.5
+"""Pause between two looks at whether the looks come."""
+LATE = 3
+"""A job that has not run for so many of its periods, and of these pauses, is late."""
+
+
 class _Pulse:
     """Whether a job runs, and whether it shall run once more because something ended meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_s: float) -> None:
         self._lock = threading.Lock()
         self._runs = self._again = False
+        self._late_s = LATE * max(every_s, WATCH_S)
+        self._ended = time.monotonic()
 
     def begin(self) -> None:
         with self._lock:
@@ -39,7 +49,12 @@ class _Pulse:
     def is_over(self) -> bool:
         with self._lock:
             self._runs, self._again = self._again, False
+            self._ended = time.monotonic()
             return not self._runs
+
+    def is_late(self) -> bool:
+        with self._lock:
+            return not self._runs and time.monotonic() - self._ended > self._late_s
 
     def ask_again(self) -> bool:
         """Return whether it runs, and so will look again by itself."""
@@ -65,11 +80,12 @@ class Tick:
             executors={"default": ThreadPoolExecutor(4)},
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
+        self._stopped = threading.Event()
         self._scheduler.add_listener(self._listen, EVENT_JOB_MISSED | EVENT_JOB_ERROR | EVENT_JOB_MAX_INSTANCES)
 
     def add(self, name: str, job: Callable[[], None], *, every_s: float) -> None:
         """Call `job` now and every so many seconds from now on."""
-        pulse = self._pulses[name] = _Pulse()
+        pulse = self._pulses[name] = _Pulse(every_s)
 
         def look() -> None:
             pulse.begin()
@@ -91,11 +107,20 @@ class Tick:
     def start(self) -> None:
         """Begin."""
         self._scheduler.start()
+        threading.Thread(target=self._watch, name="tick-watch", daemon=True).start()
 
     def stop(self) -> None:
         """End; waits for the looks under way."""
+        self._stopped.set()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(WATCH_S):
+            for name in [name for name, pulse in self._pulses.items() if pulse.is_late()]:
+                log.warning("tick_late", extra=facts(job=name))
+                self._odd(name, "missed")
+                self.nudge(name)
 
     def _guarded(self, name: str, job: Callable[[], None]) -> None:
         try:

@@ -17,21 +17,18 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from service.control.candidate import Candidate, register
+from service.control.candidate import Candidate, prepare
 from service.control.files import load_spec
-from service.control.leader import Term
 from service.control.material import Material, gather
+from service.control.processes import Exit
+from service.control.record import Record
+from service.control.setbacks import drop_version, setback_of
 from service.control.situation import JUDGED, OPEN
 from service.control.tasks import TrainTask
-from service.domain.errors import (
-    DatabaseUnavailable,
-    LakeUnavailable,
-    LeaseLost,
-    NotAllowedNow,
-    RetrueError,
-    TrainingFailed,
-)
+from service.domain.duration import parse_duration
+from service.domain.errors import DatabaseUnavailable, LeaseLost, NotAllowedNow, RetrueError, TrainingFailed
 from service.domain.gate import Outcome
+from service.domain.retry import Setback
 from service.domain.run import RunState
 from service.domain.spec import ModelSpec, Schema
 from service.domain.version import VersionState
@@ -46,15 +43,14 @@ from service.storage.database import Database
 from service.storage.lake import Lake
 from service.storage.versions import VersionRow
 
-__all__ = ["ACTOR", "train"]
+__all__ = ["train"]
 
 log = logging.getLogger(__name__)
 
-ACTOR = "trainer"
-HEARTBEAT_S = 2.0
+COMPILE_S = 60.0
+"""Compiling a version takes at most so long; it is served by scikit-learn then."""
 PROGRESS_S = 0.5
 """Progress is written at most so often."""
-MOST_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +66,21 @@ class _End(Exception):
 def train(task: TrainTask, send: Callable[[Any], None]) -> None:  # noqa: ARG001  all it has to say goes to the run
     """Work on one run until its verdict; leaves the process with a code the controller understands."""
     trainer = Trainer(task)
-    threading.Thread(target=trainer.beat, name="heartbeat", daemon=True).start()
+    threading.Thread(target=trainer.record.beat, name="heartbeat", daemon=True).start()
     try:
         trainer.work()
     except (LeaseLost, NotAllowedNow) as error:
         log.warning("trainer_left", extra=facts(run=task.run_id, code=error.code, why=error.detail))
-        sys.exit(3)
+        sys.exit(Exit.LEASE_LOST)
+    except DatabaseUnavailable as error:
+        log.error("trainer_left", extra=facts(run=task.run_id, code=error.code, why=error.detail))  # noqa: TRY400
+        sys.exit(Exit.UNAVAILABLE)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if not _is_memory(error):
+            raise
+        os._exit(Exit.OUT_OF_MEMORY)  # as if the kernel had killed it: worth one more attempt
 
 
 class Trainer:
@@ -84,54 +89,27 @@ class Trainer:
     def __init__(self, task: TrainTask) -> None:
         self.task = task
         self.database = Database(task.database)
-        self.term = Term(self.database, task.token)
+        self.record = Record(self.database, task.run_id, token=task.token, first_pause=task.first_pause)
         self.lake = Lake(task.lake)
         self.store = ArtifactStore(Path(task.artifacts))
         self._told = 0.0
+        self._began = time.monotonic()
         self._until = task.until
         self._is_training = False
 
     def work(self) -> None:
-        """Do all of it; every way out is a recorded state."""
+        """Do all of it; every way out is a recorded state, or an exit code that the controller records."""
         try:
             self._work()
         except _End as end:
             self._finish(end)
-        except (LeaseLost, NotAllowedNow):
+        except (LeaseLost, NotAllowedNow, DatabaseUnavailable):
             raise
-        except (LakeUnavailable, DatabaseUnavailable) as error:
-            self._retry(error)
-        except TrainingFailed as error:
-            self._finish(
-                _End(after=RunState.FAILED, code=str(error.facts.get("reason", "train_error")), reason=error.detail)
-            )
-        except RetrueError as error:
-            self._finish(_End(after=RunState.FAILED, code=error.code.replace("-", "_"), reason=error.detail))
-        except MemoryError:
-            os._exit(137)  # as if the kernel had killed it: worth one more attempt
         except Exception as error:
-            # The estimator is somebody's code: it may raise anything, and the same data would raise it again.
-            log.exception("training_broke", extra=facts(run=self.task.run_id, model=self.task.model))
-            detail = f"{type(error).__name__}: {error}"[:2000]
-            self._finish(_End(after=RunState.FAILED, code="train_error", reason=detail.splitlines()[0], detail=detail))
-
-    def beat(self) -> None:
-        """Say every two seconds that the run is worked on; leave at once when another leader works on it."""
-        while True:
-            time.sleep(HEARTBEAT_S)
-            try:
-                with self.term.write() as connection:
-                    at = self.database.now(connection)
-                    runs.heartbeat(connection, self.task.run_id, at=at, token=self.term.token)
-            except LeaseLost:
-                os._exit(3)
-            except RetrueError as error:
-                log.warning("heartbeat_failed", extra=facts(run=self.task.run_id, code=error.code))
-
-    def step(self, after: RunState, reason: str, **columns: Any) -> runs.Run:
-        """Move the run on."""
-        with self.term.write() as connection:
-            return self._step(connection, after, reason, **columns)
+            # The estimator is somebody's code: it may raise anything.
+            if _is_memory(error):
+                raise
+            self._failed(error)
 
     def _work(self) -> None:
         task = self.task
@@ -149,6 +127,7 @@ class Trainer:
             until=task.until,
             quarantined=task.quarantined,
             spec_digest=task.spec_digest,
+            is_first=champion is None,
         )
         self._until = material.until
         if last is not None and last.snapshot_digest == material.digest and not run.force:
@@ -157,7 +136,7 @@ class Trainer:
                 code="no_new_data",
                 reason=f"run {last.id} tried these very rows with this very spec",
             )
-        self.step(
+        self.record.step(
             RunState.VALIDATING,
             f"{len(material.rows):,} labelled rows",
             snapshot=material.snapshot,
@@ -166,13 +145,12 @@ class Trainer:
         )
         self._validate(spec, material, champion)
         challenger = self._challenge(spec, material, champion)
-        self.step(
+        self.record.step(
             RunState.PACKAGING,
             f"window {challenger.window} won on the holdout",
             candidates=[one.to_json() for one in challenger.candidates],
         )
-        candidate = register(
-            self.term,
+        candidate = prepare(
             self.store,
             self.lake,
             run=run,
@@ -183,8 +161,26 @@ class Trainer:
             material=material,
             challenge=challenger,
             parent=champion,
+            compile_s=self._compile_s(spec) if task.compiles else None,
         )
-        self._judge(spec, candidate, has_champion=champion is not None)
+        version = self._registered(candidate)
+        self._judge(spec, candidate, version, has_champion=champion is not None)
+
+    def _compile_s(self, spec: ModelSpec) -> float:
+        """Return how long compiling may take: a third of what is left, so that it never costs the run its deadline."""
+        left = parse_duration(spec.training.deadline).total_seconds() - (time.monotonic() - self._began)
+        return max(min(COMPILE_S, left / 3), 0.0)
+
+    def _registered(self, candidate: Candidate) -> int:
+        """Write the version's row and the run's step in one transaction: no version without a run that knows it."""
+
+        def write(conn: Connection) -> runs.Run:
+            row = candidate.insert(conn, at=self.database.now(conn))
+            words = f"version {row.version} is packaged"
+            return self.record.move(conn, RunState.EVALUATING, words, version=row.version)
+
+        run = self.record.write(write, is_done=lambda run: run.state is RunState.EVALUATING)
+        return run.version or 0
 
     def _validate(self, spec: ModelSpec, material: Material, champion: VersionRow | None) -> None:
         reference = material.rows if champion is None else material.frame(self.lake.read_snapshot(champion.reference))
@@ -228,103 +224,69 @@ class Trainer:
     def _begin_training(self) -> None:
         if not self._is_training:
             self._is_training = True
-            self.step(RunState.TRAINING, "candidates are fitted")
+            self.record.step(RunState.TRAINING, "candidates are fitted")
 
     def _progress(self, step: str, done: int, of: int, words: str) -> None:
         self._begin_training()
         now = time.monotonic()
         if done == of or now - self._told >= PROGRESS_S:
             self._told = now
-            with self.term.write() as connection:
-                runs.progress(
-                    connection,
-                    self.task.run_id,
-                    at=self.database.now(connection),
-                    token=self.term.token,
-                    step=step,
-                    done=done,
-                    of=of,
-                    words=words,
-                )
+            self.record.progress(step=step, done=done, of=of, words=words)
 
-    def _judge(self, spec: ModelSpec, candidate: Candidate, *, has_champion: bool) -> None:
-        gate, model = candidate.gate, self.task.model
+    def _judge(self, spec: ModelSpec, candidate: Candidate, version: int, *, has_champion: bool) -> None:
+        self.record.write(
+            lambda conn: self._judged(conn, spec, candidate, version, has_champion=has_champion),
+            is_done=lambda run: run.state is not RunState.EVALUATING,
+        )
+
+    def _judged(
+        self, conn: Connection, spec: ModelSpec, candidate: Candidate, version: int, *, has_champion: bool
+    ) -> runs.Run:
+        gate, model, move = candidate.gate, self.task.model, self.record.move
         columns = {"gate": gate.to_json(), "peak_bytes": _peak(), "decided_event_time": self._until}
-        self.step(RunState.EVALUATING, f"version {candidate.version} is packaged", version=candidate.version)
-        with self.term.write() as connection:
-            if gate.outcome is Outcome.FAIL or (gate.outcome is Outcome.INCONCLUSIVE and not has_champion):
-                versions.set_state(connection, model, candidate.version, VersionState.REJECTED)
-                code = "gate_fail" if gate.outcome is Outcome.FAIL else "gate_inconclusive"
-                self._step(connection, RunState.REJECTED, gate.reason, code=code, **columns)
-            elif gate.outcome is Outcome.INCONCLUSIVE:
-                self._step(connection, RunState.AWAITING_LABELS, gate.reason, code="gate_inconclusive", **columns)
-            else:
-                versions.set_state(connection, model, candidate.version, VersionState.APPROVED)
-                self._supersede(connection)
-                held = [name for name in ("freeze", "pin", "hold") if name in models.switches(connection, model)]
-                if spec.gate.approval or held:
-                    why = f"{' and '.join(held)} is on" if held else "the gate passed"
-                    self._step(
-                        connection,
-                        RunState.AWAITING_APPROVAL,
-                        f"{why}: a person decides",
-                        code="held" if held else "approval",
-                        **columns,
-                    )
-                else:
-                    self._step(connection, RunState.PROMOTING, gate.reason, code="gate_pass", **columns)
-
-    def _supersede(self, connection: Connection) -> None:
-        for other in runs.unfinished(connection):
-            if (
-                other.model == self.task.model
-                and other.id != self.task.run_id
-                and other.state is RunState.AWAITING_APPROVAL
-            ):
-                runs.transition(
-                    connection,
-                    other.id,
-                    RunState.SUPERSEDED,
-                    actor=ACTOR,
-                    code="superseded",
-                    reason=f"run {self.task.run_id} passed later",
-                    at=self.database.now(connection),
-                    token=self.term.token,
-                )
+        if gate.broke:
+            return self.record.set_back(conn, Setback.EVAL_ERROR, gate.reason, **columns)
+        if gate.outcome is Outcome.FAIL or (gate.outcome is Outcome.INCONCLUSIVE and not has_champion):
+            versions.set_state(conn, model, version, VersionState.REJECTED)
+            code = "gate_fail" if gate.outcome is Outcome.FAIL else "gate_inconclusive"
+            return move(conn, RunState.REJECTED, gate.reason, code=code, **columns)
+        if gate.outcome is Outcome.INCONCLUSIVE:
+            return move(conn, RunState.AWAITING_LABELS, gate.reason, code="gate_inconclusive", **columns)
+        versions.set_state(conn, model, version, VersionState.APPROVED)
+        for other in runs.unfinished(conn):
+            if other.model == model and other.id != self.task.run_id and other.state is RunState.AWAITING_APPROVAL:
+                drop_version(conn, other)
+                self.record.supersede(conn, other)
+        held = [name for name in ("freeze", "pin", "hold") if name in models.switches(conn, model)]
+        if spec.gate.approval or held:
+            why = f"{' and '.join(held)} is on" if held else "the gate passed"
+            code = "held" if held else "approval"
+            return move(conn, RunState.AWAITING_APPROVAL, f"{why}: a person decides", code=code, **columns)
+        return move(conn, RunState.PROMOTING, gate.reason, code="gate_pass", **columns)
 
     def _finish(self, end: _End) -> None:
         extra: dict[str, Any] = {"code": end.code, "detail": end.detail or end.reason, "peak_bytes": _peak()}
-        self.step(end.after, end.reason, decided_event_time=self._until, **extra)
+        self.record.step(end.after, end.reason, decided_event_time=self._until, **extra)
 
-    def _retry(self, error: RetrueError) -> None:
-        code = "data_unavailable" if isinstance(error, LakeUnavailable) else error.code.replace("-", "_")
-        with self.term.write() as connection:
-            run = runs.get(connection, self.task.run_id)
-            if run.attempt < MOST_ATTEMPTS:
-                self._step(connection, RunState.QUEUED, error.detail, attempt=run.attempt + 1, code=code)
-            else:
-                self._step(
-                    connection,
-                    RunState.FAILED,
-                    error.detail,
-                    code=code,
-                    detail=error.detail,
-                    decided_event_time=self._until,
-                )
-
-    def _step(self, connection: Connection, after: RunState, reason: str, **columns: Any) -> runs.Run:
-        run = runs.transition(
-            connection,
-            self.task.run_id,
-            after,
-            actor=ACTOR,
-            reason=reason,
-            at=self.database.now(connection),
-            token=self.term.token,
-            **columns,
+    def _failed(self, error: Exception) -> None:
+        state = self.record.state
+        setback = setback_of(error, state)
+        if setback is None and isinstance(error, RetrueError):
+            code = str(error.facts.get("reason", "train_error")) if isinstance(error, TrainingFailed) else error.code
+            self._finish(_End(after=RunState.FAILED, code=code.replace("-", "_"), reason=error.detail))
+            return
+        if isinstance(error, RetrueError):
+            detail = error.detail
+        else:
+            log.error("training_broke", extra=facts(run=self.task.run_id, model=self.task.model), exc_info=error)
+            detail = f"{type(error).__name__}: {error}"[:2000]
+        extra: dict[str, Any] = {"decided_event_time": self._until, "peak_bytes": _peak()}
+        self.record.write(
+            lambda conn: self.record.set_back(
+                conn, setback or Setback.TRAIN_ERROR, detail.splitlines()[0], detail=detail, **extra
+            ),
+            is_done=lambda run: run.state is not state,
         )
-        log.info("run_moved", extra=facts(run=run.id, model=run.model, state=after.value, why=reason))
-        return run
 
 
 TRIED = JUDGED | OPEN | {RunState.BLOCKED_DATA}
@@ -339,3 +301,14 @@ def _last_tried(connection: Connection, run: runs.Run) -> runs.Run | None:
 
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, whatever was raised from it."""
+    while True:
+        if isinstance(error, MemoryError):
+            return True
+        cause = error.__cause__ or error.__context__
+        if cause is None:
+            return False
+        error = cause

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
+from service.control.probation import note_comparison
 from service.control.situation import Past, assemble, leaves_quarantine
 from service.control.tasks import Seen
 from service.domain.check import Examination, Verdict
@@ -57,6 +58,7 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
     )
     decision = decide(policy, situation)
     _quarantine(conn, check, saw.examination, past, clean_windows=clean_windows, at=at)
+    note_comparison(conn, check, saw)
     run_id = None
     if decision.action is Action.RETRAIN:
         decision, run_id = _queue(conn, check, decision, at=at)

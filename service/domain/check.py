@@ -1,6 +1,7 @@
 """A check: one look at one window. Data quality first, then drift, then realised performance; it ends in a verdict."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -46,6 +47,8 @@ class Finding:
     limit: float | None
     reason: str
     """In words, with the figures: this is what an operator reads."""
+    answered: tuple[datetime, datetime] | None = None
+    """Where rows outside the window are meant as well: between these moments they were answered."""
 
 
 @checked_dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,8 @@ class Situation:
     active_run: str | None
     promoted_at: datetime | None = None
     """Event time at which the champion was promoted."""
+    rolled_back_at: datetime | None = None
+    """Event time at which the last champion was taken back; None once a later run has promoted."""
     paused: bool = False
     frozen: bool = False
 
@@ -151,6 +153,7 @@ def _obstacle(policy: Retrain, s: Situation) -> tuple[str, str] | None:
         return "few_labels", f"only {s.new_labels} labels are new, {policy.min_labels} are needed"
     pauses = (
         ("the cooldown after a promotion", s.promoted_at, parse_duration(policy.cooldown)),
+        ("twice the cooldown, after a rollback", s.rolled_back_at, 2 * parse_duration(policy.cooldown)),
         ("the pause after the last run", s.last_run_ended, retry_of(policy, s.rejected_in_a_row)),
     )
     for name, since, pause in pauses:

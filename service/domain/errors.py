@@ -7,7 +7,8 @@
     │   ├─ NotFound                   UnknownModel · UnknownVersion · UnknownRun · UnknownCheck · UnknownPrediction
     │   ├─ InvalidRequest             the body is not what the protocol asks for (BodyTooLarge among them)
     │   ├─ InvalidRows                well-formed, but rows break the model's schema
-    │   ├─ Conflict                   RunInProgress · GenerationMismatch · PreconditionMissing · NotAllowedNow
+    │   ├─ Conflict                   RunInProgress · GenerationMismatch · OutOfDate · PreconditionMissing
+    │   │                             NotAllowedNow
     │   └─ InvalidSetup               SpecInvalid · SettingInvalid · HomeUnusable · PortInUse
     ├─ NotReady                       try again later
     │   └─ NoChampion · Overloaded · NotRecorded · DatabaseUnavailable · LakeUnavailable
@@ -37,6 +38,7 @@ __all__ = [
     "NotFound",
     "NotReady",
     "NotRecorded",
+    "OutOfDate",
     "Overloaded",
     "PortInUse",
     "PreconditionMissing",
@@ -148,6 +150,12 @@ class GenerationMismatch(Conflict):
     """The champion has changed since the caller looked."""
 
     code = "generation-mismatch"
+
+
+class OutOfDate(Conflict):
+    """What the caller looked at has changed since."""
+
+    code = "out-of-date"
 
 
 class PreconditionMissing(Conflict):

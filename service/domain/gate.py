@@ -6,7 +6,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-__all__ = ["Clause", "GateReport", "Outcome", "judge"]
+__all__ = ["ERROR", "Clause", "GateReport", "Outcome", "judge"]
+
+ERROR = "error"
+"""Name of the clause that stands for whatever was raised in the gate."""
 
 
 class Outcome(StrEnum):
@@ -38,6 +41,11 @@ class GateReport:
     clauses: tuple[Clause, ...]
     unopposed: bool = False
     """There was no champion to compare with."""
+
+    @property
+    def broke(self) -> bool:
+        """Whether the gate came to no judgement, because something in it raised."""
+        return any(clause.name == ERROR for clause in self.clauses)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

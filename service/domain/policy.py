@@ -72,10 +72,20 @@ class Quality:
     """Whether a column that varied in the reference and stands still in the window is broken."""
     scale: Annotated[float, Field(gt=1)] = 8.0
     """All quantiles of a column multiplied by at least this factor (or its inverse): a change of unit."""
-    duplicates: Share = 0.5
-    """Highest share of rows that repeat an earlier row of the window, event time included."""
+    swapped: Annotated[float, Field(gt=1)] = 3.0
+    """Two columns or more, each so many times nearer to another column's reference than to its own: swapped."""
+    renamed: Share = 0.05
+    """Highest share of rows with new categories while steady old ones of about that share are gone."""
+    permuted: Share = 0.3
+    """Highest share of rows in other categories than in the reference while the frequencies are the same by rank."""
+    duplicates: Share = 0.4
+    """Highest rise of the share of rows that repeat an earlier one, event time included, over the reference's."""
     future: Share = 0.05
     """Highest share of rows whose event time lies after they were answered."""
+    late: Share = 0.3
+    """Highest share of rows that came when newer ones had come already..."""
+    late_by: DurationText = "1d"
+    """...newer by more than this, in event time."""
     clean_windows: Annotated[int, Field(ge=1)] = 1
     """So many clean windows in a row end a quarantine."""
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["ACTIVE", "NEXT", "TERMINAL", "RunState", "Trigger", "may_follow"]
+__all__ = ["ACTIVE", "NEXT", "TERMINAL", "WORKING", "RunState", "Trigger", "may_follow"]
 
 
 class Trigger(StrEnum):
@@ -66,20 +66,23 @@ ACTIVE = frozenset(
 """States of which a model has at most one run (a unique index holds it). Waiting runs and a champion on probation
 hold no worker and are not among them."""
 
-_WORK_ENDS = {S.FAILED, S.TIMED_OUT, S.CANCELLING, S.CANCELLED}
+WORKING = frozenset({S.PREPARING, S.VALIDATING, S.TRAINING, S.PACKAGING, S.EVALUATING})
+"""States in which a trainer process works on the run."""
+
+_WORK_ENDS = {S.FAILED, S.TIMED_OUT, S.CANCELLING}
 
 NEXT: dict[RunState, frozenset[RunState]] = {
-    S.QUEUED: frozenset({S.PREPARING, S.CANCELLED, S.EXPIRED, S.SUPERSEDED, S.SKIPPED, S.FAILED}),
-    S.PREPARING: frozenset({S.VALIDATING, S.SKIPPED, S.AWAITING_LABELS, S.QUEUED, *_WORK_ENDS}),
+    S.QUEUED: frozenset({S.PREPARING, S.CANCELLED, S.EXPIRED, S.SUPERSEDED, S.FAILED}),
+    S.PREPARING: frozenset({S.VALIDATING, S.SKIPPED, S.QUEUED, *_WORK_ENDS}),
     S.VALIDATING: frozenset({S.TRAINING, S.BLOCKED_DATA, S.AWAITING_LABELS, S.QUEUED, *_WORK_ENDS}),
     S.TRAINING: frozenset({S.PACKAGING, S.QUEUED, *_WORK_ENDS}),
     S.PACKAGING: frozenset({S.EVALUATING, S.QUEUED, *_WORK_ENDS}),
     S.EVALUATING: frozenset({S.REJECTED, S.AWAITING_LABELS, S.AWAITING_APPROVAL, S.PROMOTING, S.QUEUED, *_WORK_ENDS}),
-    S.AWAITING_LABELS: frozenset({S.PREPARING, S.EVALUATING, S.REJECTED, S.SUPERSEDED, S.CANCELLED, S.EXPIRED}),
+    S.AWAITING_LABELS: frozenset({S.PREPARING, S.REJECTED, S.SUPERSEDED, S.CANCELLED}),
     S.AWAITING_APPROVAL: frozenset({S.PROMOTING, S.EVALUATING, S.REJECTED, S.SUPERSEDED, S.CANCELLED, S.EXPIRED}),
-    S.PROMOTING: frozenset({S.PROBATION, S.SUCCEEDED, S.EVALUATING, S.CANCELLED, S.REJECTED, S.FAILED}),
+    S.PROMOTING: frozenset({S.PROBATION, S.SUCCEEDED, S.EVALUATING, S.CANCELLED, S.FAILED}),
     S.PROBATION: frozenset({S.SUCCEEDED, S.ROLLED_BACK, S.SUPERSEDED}),
-    S.CANCELLING: frozenset({S.CANCELLED, S.FAILED}),
+    S.CANCELLING: frozenset({S.CANCELLED}),
     **{state: frozenset() for state in TERMINAL},
 }
 """Which state may follow which; a terminal state has no successor."""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -79,6 +80,8 @@ def fit(spec: ModelSpec, schema: Schema, rows: pd.DataFrame, *, seed: int) -> tu
         warnings.simplefilter("always")
         try:
             estimator.fit(X, y)
+        except (MemoryError, BrokenProcessPool):
+            raise  # memory ran out, here or in a process of the estimator's: another try may find the room
         except Exception as error:
             words = str(error).splitlines()[0] if str(error) else ""
             msg = f"the estimator could not be fitted: {type(error).__name__}: {words}"

@@ -48,6 +48,7 @@ def examine(
     window: pd.DataFrame,
     answered: pd.DataFrame,
     reference_loss: float | None,
+    stragglers: pd.DataFrame | None = None,
 ) -> Examination:
     """Return all that a check sees; the decision is `service.domain.decision`'s.
 
@@ -67,6 +68,8 @@ def examine(
         Rows that the present champion answered, joined with labels; see `service.learning.performance.realised`.
     reference_loss
         The champion's loss on its own holdout.
+    stragglers
+        Rows that came with the window's and lie before it.
 
     Returns
     -------
@@ -79,7 +82,7 @@ def examine(
         If a feature's column is missing.
     """
     ordered = window.sort_values(EVENT_TIME, kind="stable")
-    findings = look(schema, quality, reference=reference, window=ordered)
+    findings = look(schema, quality, reference=reference, window=ordered, stragglers=stragglers)
     columns: tuple[ColumnDrift, ...] = ()
     if not findings and len(ordered) >= drift.min_rows:
         columns = measure(schema, drift, reference=reference, window=ordered)

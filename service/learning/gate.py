@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.gate import Clause, GateReport, Outcome, judge
+from service.domain.gate import ERROR, Clause, GateReport, Outcome, judge
 from service.domain.policy import Gate
 from service.learning.metric import Metric
 from service.learning.resampling import Answers, resample
@@ -124,7 +124,7 @@ def _agreement(evidence: RefitEvidence) -> float:
 def _error(error: Exception) -> Clause:
     words = str(error).splitlines()[0] if str(error) else ""
     return Clause(
-        name="error",
+        name=ERROR,
         value=None,
         threshold=None,
         n=0,

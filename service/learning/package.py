@@ -4,7 +4,7 @@ import hashlib
 import io
 import math
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,10 +16,11 @@ from typing_extensions import override
 
 from service.domain.errors import ArtifactInvalid, TrainingFailed
 from service.domain.spec import Feature, Schema
+from service.learning.compiled import Compiled
 from service.learning.lineage import libraries
 from service.learning.predictor import Predictor
 
-__all__ = ["GOLDEN_ROWS", "Package", "package", "predictor_of", "unpack"]
+__all__ = ["GOLDEN_ROWS", "Package", "golden_frame", "package", "predictor_of", "unpack", "with_compiled"]
 
 GOLDEN_ROWS = 32
 """Rows whose answers are kept with a version: enough to notice a wrong load, few enough to check at every load."""
@@ -27,11 +28,21 @@ GOLDEN_ROWS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """An artifact, its digest, and its manifest (JSON)."""
+    """An artifact, its digest, and its manifest (JSON).
+
+    Attributes
+    ----------
+    graph
+        The same version compiled, where that is proved; the manifest names its digest.
+    compiled
+        What came of compiling it, for the lineage.
+    """
 
     artifact: bytes
     sha256: str
     manifest: dict[str, Any]
+    graph: bytes | None = None
+    compiled: dict[str, Any] | None = None
 
 
 def package(predictor: Predictor, sample: pd.DataFrame) -> Package:
@@ -76,6 +87,27 @@ def package(predictor: Predictor, sample: pd.DataFrame) -> Package:
         },
     }
     return Package(artifact=artifact, sha256=hashlib.sha256(artifact).hexdigest(), manifest=manifest)
+
+
+def golden_frame(packed: Package, predictor: Predictor) -> pd.DataFrame:
+    """Return the golden rows as a frame."""
+    return pd.DataFrame(packed.manifest["golden"]["rows"], columns=list(predictor.schema.names))
+
+
+def with_compiled(packed: Package, verdict: Compiled) -> Package:
+    """Return `packed` with what came of compiling it: the manifest says what a worker needs, the lineage all of it."""
+    told = verdict.to_json()
+    if verdict.content is None:
+        manifest = {**packed.manifest, "compiled": {verdict.outcome: verdict.reason}}
+        return replace(packed, manifest=manifest, compiled=told)
+    sha256 = hashlib.sha256(verdict.content).hexdigest()
+    needed = {name: told[name] for name in ("format", "opsets", "tolerance", "libraries")}
+    return replace(
+        packed,
+        manifest={**packed.manifest, "compiled": {"artifact": sha256, **needed}},
+        graph=verdict.content,
+        compiled={"sha256": sha256, **told},
+    )
 
 
 def unpack(artifact: bytes) -> Any:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from service.domain.check import Finding
 from service.domain.policy import Quality
 from service.domain.spec import Feature, Schema
-from service.learning.frames import EVENT_TIME, require
+from service.learning.arrival import duplicates, future, late
+from service.learning.encoding import recoded, stretches, swapped
+from service.learning.frames import require
 
 __all__ = ["look"]
 
@@ -28,11 +30,24 @@ _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _SAME_FACTOR = 0.25
 """Quantiles whose factors differ by no more than this share were multiplied by one and the same factor."""
 
+_NOUGHT = 1e-9
+"""A quantile smaller than this share of the largest one is nought."""
+
+_NEAR_NOUGHT = 0.6
+"""Quantiles smaller than this share of the largest one are near nought, where there are values on both sides of it."""
+
 _FEWEST = 20
 """With fewer values than this, nothing is said about a column's shape."""
 
 
-def look(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: pd.DataFrame) -> tuple[Finding, ...]:
+def look(
+    schema: Schema,
+    policy: Quality,
+    *,
+    reference: pd.DataFrame,
+    window: pd.DataFrame,
+    stragglers: pd.DataFrame | None = None,
+) -> tuple[Finding, ...]:
     """Return every broken expectation of a window.
 
     Parameters
@@ -45,6 +60,8 @@ def look(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: pd
         Rows the champion learned from, in time order.
     window
         Rows to judge, in time order, with `answered_at` where it is known when they were answered.
+    stragglers
+        Rows that came with the window's and lie before it; see `service.learning.arrival.late`.
 
     Returns
     -------
@@ -60,9 +77,18 @@ def look(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: pd
     require(schema, window)
     if window.empty:
         return ()
-    findings = [*_duplicates(schema, policy, window), *_future(policy, window)]
+    findings = duplicates(schema, policy, reference=reference, window=window)
+    findings += [*future(policy, window), *late(policy, window, stragglers)]
+    parts = stretches(reference, window)
+    exchanged, moved = swapped(schema, policy, reference=reference, window=window, parts=parts)
+    findings += exchanged
     for feature in schema.features:
-        findings += _column(schema, policy, feature, reference[feature.name], window[feature.name])
+        before, now = reference[feature.name], window[feature.name]
+        # A column that stands in another's place breaks its own bounds, too: one cause, one finding.
+        if feature.name not in moved:
+            findings += _column(schema, policy, feature, before, now)
+        if feature.kind == "categorical":
+            findings += recoded(policy, feature, reference=before, window=now, parts=parts)
     return tuple(findings)
 
 
@@ -146,13 +172,11 @@ def _scale(policy: Quality, feature: Feature, before: Array, values: Array) -> l
     if len(before) < _FEWEST or len(values) < _FEWEST:
         return []
     old, new = np.quantile(before, _QUANTILES), np.quantile(values, _QUANTILES)
-    size = max(float(np.abs(old).max()), float(np.abs(new).max()))
-    if size == 0:
+    size = float(np.abs(old).max()), float(np.abs(new).max())
+    if min(size) == 0 or ((np.abs(old) <= size[0] * _NOUGHT) != (np.abs(new) <= size[1] * _NOUGHT)).any():
         return []
-    tiny = size * 1e-9
-    if ((np.abs(old) <= tiny) != (np.abs(new) <= tiny)).any():
-        return []
-    there = np.abs(old) > tiny
+    # Between negative and positive values the quantiles near nought are noise: their factors say nothing.
+    there = np.abs(old) > size[0] * (_NEAR_NOUGHT if old[0] < 0 < old[-1] else _NOUGHT)
     factors = new[there] / old[there]
     middle = float(np.median(factors))
     if middle <= 0 or np.abs(factors / middle - 1).max() > _SAME_FACTOR:
@@ -184,30 +208,6 @@ def _frozen(policy: Quality, feature: Feature, reference: pd.Series, window: pd.
 def _longest_run(values: Array) -> int:
     changes = np.flatnonzero(values[1:] != values[:-1]) + 1
     return int(np.diff(np.concatenate([[0], changes, [len(values)]])).max())
-
-
-def _duplicates(schema: Schema, policy: Quality, window: pd.DataFrame) -> list[Finding]:
-    share = float(window.duplicated(subset=[EVENT_TIME, *schema.names]).mean())
-    if share <= policy.duplicates:
-        return []
-    words = (
-        f"{share:.1%} of {len(window)} rows repeat an earlier one, event time included "
-        f"(limit {policy.duplicates:.1%}): a batch sent twice?"
-    )
-    return [Finding(check="duplicates", column=None, value=share, limit=policy.duplicates, reason=words)]
-
-
-def _future(policy: Quality, window: pd.DataFrame) -> list[Finding]:
-    if "answered_at" not in window.columns:
-        return []
-    share = float((window[EVENT_TIME] > window["answered_at"]).mean())
-    if share <= policy.future:
-        return []
-    words = (
-        f"{share:.1%} of {len(window)} rows lie after the moment at which they were answered "
-        f"(limit {policy.future:.1%}): a wrong clock or time zone upstream?"
-    )
-    return [Finding(check="future", column=None, value=share, limit=policy.future, reason=words)]
 
 
 def _finding(check: str, feature: Feature, value: float, limit: float, reason: str) -> Finding:

@@ -6,6 +6,7 @@ event loop; a slow one on a thread, so that it does not hold up other requests.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -15,7 +16,9 @@ from typing import Any
 from service.domain.errors import Broken, InvalidRows, NotRecorded, Overloaded, RetrueError
 from service.serving.block import Block, join
 from service.serving.bundle import Answers, Bundle
+from service.serving.health import Health
 from service.serving.limits import Limits
+from service.serving.recent import Recent
 from service.serving.recorder import Recorder
 from service.telemetry import Slug, Telemetry
 
@@ -32,6 +35,7 @@ class Answered:
     outputs: list[Any]
     probabilities: list[list[float]] | None
     ids: list[str]
+    """Empty where the answer could not be written down and the model's spec says to answer all the same."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +67,10 @@ class Batcher:
         Rows that may wait, rows of a batch, seconds the loop may be held.
     telemetry
         Event metrics.
+    health
+        Where it is counted how each bundle does.
+    recent
+        Takes rows that were answered, now and then.
     always_off_loop
         Whether every batch goes to a thread, as when each record waits for the disk.
     """
@@ -75,12 +83,16 @@ class Batcher:
         executor: Executor,
         limits: Limits,
         telemetry: Telemetry,
+        health: Health | None = None,
+        recent: Recent | None = None,
         always_off_loop: bool = False,
     ) -> None:
         self._model, self._recorder, self._executor, self._limits = model, recorder, executor, limits
+        self._health, self._recent = health or Health(), recent or Recent()
         self._always_off_loop = always_off_loop
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[Job] = deque()
+        self._at_work: list[Job] = []
         self._rows = 0
         self._is_called = self._is_busy = False
         self._idle = asyncio.Event()
@@ -91,6 +103,7 @@ class Batcher:
         self._predictions = telemetry.predictions.labels(model, "champion")
         self._queue_rows = telemetry.queue_rows.labels(model)
         self._record_failures = telemetry.record_failures.labels(model)
+        self._unrecorded = telemetry.predictions_unrecorded.labels(model)
 
     def submit(self, bundle: Bundle, block: Block, *, is_recorded: bool = True) -> asyncio.Future[Answered]:
         """Queue rows; the future brings their answers, or the error.
@@ -117,6 +130,17 @@ class Batcher:
         """Return once nothing waits and nothing is being answered."""
         await self._idle.wait()
 
+    def expire(self) -> None:
+        """Refuse what is past its deadline; for the worker's timer. An estimator that hangs can't be interrupted."""
+        now = self._loop.time()
+        for jobs, words in ((self._at_work, "took"), (self._jobs, "waited")):
+            for job in jobs:
+                if job.expires_at >= now:
+                    break  # the newer ones have longer
+                if not job.future.done():
+                    msg = f"the request {words} longer than its deadline"
+                    job.future.set_exception(Overloaded(msg, model=self._model, retry_after_s=1))
+
     def _run(self) -> None:
         self._is_called = False
         jobs = self._next()
@@ -129,7 +153,7 @@ class Batcher:
             self._deliver(jobs, self._work(jobs))
             self._rest()
             return
-        self._is_busy = True
+        self._is_busy, self._at_work = True, jobs
         self._queue_rows.set(self._rows)
         self._executor.submit(self._work, jobs).add_done_callback(
             lambda done: self._loop.call_soon_threadsafe(self._land, jobs, done.result)
@@ -143,7 +167,7 @@ class Batcher:
             self._idle.set()
 
     def _land(self, jobs: list[Job], result: Callable[[], Result]) -> None:
-        self._is_busy = False
+        self._is_busy, self._at_work = False, []
         self._deliver(jobs, result())
         self._rest()
 
@@ -183,19 +207,32 @@ class Batcher:
             if len(jobs) > 1:
                 return [result for job in jobs for result in self._work([job])]
             log.warning(Slug.BATCH_FAILED, extra={"facts": {"model": self._model, "error": type(error).__name__}})
-            return [_failure(jobs[0])]
+            failure = _failure(jobs[0])
+            if isinstance(failure, Broken):
+                self._health.of(jobs[0].bundle).failed += len(jobs[0].block)
+            return [failure]
 
     def _answer(self, jobs: list[Job]) -> Result:
         bundle = jobs[0].bundle
         block = join([job.block for job in jobs])
-        with self._predict_seconds.time():
-            answers = bundle.answer(block)
-        if jobs[0].is_recorded:
-            ids, signals = self._recorder.record(bundle, block, answers)
+        before = time.perf_counter()
+        answers = bundle.answer(block)
+        spent = time.perf_counter() - before
+        self._predict_seconds.observe(spent)
+        if not jobs[0].is_recorded:
+            return _shares(bundle, jobs, answers, [""] * len(block))
+        ids, signals = self._recorder.record(bundle, block, answers)
+        if ids:
             self._predictions.inc(len(block))
-            self._flag(signals)
         else:
-            ids = [""] * len(block)
+            self._record_failures.inc()
+            self._unrecorded.inc(len(block))
+        self._flag(signals)
+        tally = self._health.of(bundle)
+        tally.answered += len(block)
+        tally.batches += 1
+        tally.seconds += spent
+        self._recent.note(bundle, block, answers)
         return _shares(bundle, jobs, answers, ids)
 
     def _flag(self, signals: dict[str, int]) -> None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version as installed
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -16,6 +16,7 @@ from service.domain.answer import OutputMode, answers
 from service.domain.errors import ArtifactInvalid, InvalidRequest, InvalidRows
 from service.domain.spec import Schema
 from service.serving.block import Block, Layout, join
+from service.serving.compiled import load_compiled
 from service.serving.decode import Decoder
 from service.storage.artifacts import ArtifactStore
 from service.storage.versions import VersionRow
@@ -63,6 +64,9 @@ class Bundle:
     cost: Cost
     head: bytes = field(repr=False)
     """The answer's first fields, which are the same for every request."""
+    engine: Literal["onnx", "scikit-learn"] = "scikit-learn"
+    fallback: str | None = None
+    """Why a version that was compiled is answered by scikit-learn all the same."""
 
     @property
     def layout(self) -> Layout:
@@ -73,6 +77,26 @@ class Bundle:
         """Return the version's answers to `block`."""
         return Answers(*answers(self.estimator, self.output_mode, self.classes, self.layout.design(block)))
 
+    def warm(self, recent: Block | None) -> None:
+        """Answer rows that were answered lately, before anybody waits for it.
+
+        Raises
+        ------
+        ArtifactInvalid
+            If it raises, or answers with what is no finite number.
+        """
+        if recent is None:
+            return
+        try:
+            found = self.answer(recent)
+        except Exception as error:
+            detail = f"it can't answer rows that were answered lately ({type(error).__name__})"
+            raise _invalid(self, "warm", detail) from error
+        numbers = found.outputs if found.probabilities is None else found.probabilities
+        if len(found.outputs) != len(recent) or (numbers.dtype.kind == "f" and not np.isfinite(numbers).all()):
+            detail = "to rows that were answered lately it answers with what is no finite number"
+            raise _invalid(self, "warm", detail)
+
     def under(self, generation: int) -> "Bundle":
         """Return the same version under another generation."""
         return replace(self, generation=generation, head=_head(self.model, self.version, generation, self.classes))
@@ -82,6 +106,8 @@ def load(
     store: ArtifactStore, row: VersionRow, *, generation: int, clock: Callable[[], float] = time.perf_counter
 ) -> Bundle:
     """Return the bundle of a version: digest-checked, proved by its golden rows, and warm.
+
+    A version that was compiled is answered by its graph, and by scikit-learn where the graph is not what it should be.
 
     Parameters
     ----------
@@ -99,30 +125,42 @@ def load(
     ArtifactInvalid
         If anything is not as the manifest says; ``facts["reason"]`` is a slug.
     """
-    manifest = row.manifest
-    schema, golden = _read(row, manifest)
-    _check_libraries(row, manifest)
+    schema, golden = _read(row, row.manifest)
+    bundle = _empty(row, schema, golden, generation)
+    if row.compiled == "proved":
+        try:
+            graph = load_compiled(store, row)
+            return _proved(row, replace(bundle, estimator=graph, engine="onnx"), golden, clock)
+        except ArtifactInvalid as error:
+            bundle = replace(bundle, fallback=error.detail)
+    _check_libraries(row, row.manifest)
     estimator = _unpickle(row, store.read(row.artifact))
     _check_features(row, schema, estimator)
-    classes = schema.classes
-    bundle = Bundle(
+    return _proved(row, replace(bundle, estimator=estimator), golden, clock)
+
+
+def _empty(row: VersionRow, schema: Schema, golden: dict[str, Any], generation: int) -> Bundle:
+    return Bundle(
         model=row.model,
         version=row.version,
         generation=generation,
         schema=schema,
-        estimator=estimator,
-        output_mode=manifest["output"],
-        classes=classes,
+        estimator=None,
+        output_mode=row.manifest["output"],
+        classes=schema.classes,
         decoder=(decoder := Decoder(schema)),
-        golden=(block := _golden_block(row, decoder, golden)),
+        golden=_golden_block(row, decoder, golden),
         cost=Cost(0.0, 0.0),
-        head=_head(row.model, row.version, generation, classes),
+        head=_head(row.model, row.version, generation, schema.classes),
     )
+
+
+def _proved(row: VersionRow, bundle: Bundle, golden: dict[str, Any], clock: Callable[[], float]) -> Bundle:
     _check_golden(row, bundle, golden)
-    return replace(bundle, cost=_measure(bundle, block, clock))
+    return replace(bundle, cost=_measure(bundle, bundle.golden, clock))
 
 
-def _invalid(row: VersionRow, reason: str, detail: str) -> ArtifactInvalid:
+def _invalid(row: VersionRow | Bundle, reason: str, detail: str) -> ArtifactInvalid:
     return ArtifactInvalid(
         f"{row.model} version {row.version}: {detail}", model=row.model, version=row.version, reason=reason
     )

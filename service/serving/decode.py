@@ -8,6 +8,7 @@ or ``columns``, an object of lists.
 import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ __all__ = ["Decoder", "micros"]
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+TYPES: dict[str, Any] = {"numeric": float, "boolean": bool, "categorical": Integer, "text": str}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -47,32 +49,13 @@ class Decoder:
         self._schema = schema
         order = [*self.layout.numeric, *self.layout.text]
         attributes = {feature.name: f"f{place}" for place, feature in enumerate(order)}
-        moment: Any = Moment | msgspec.UnsetType
-        row: Any = msgspec.defstruct(
-            "Row",
-            [
-                *((attributes[feature.name], _type(schema, feature)) for feature in order),
-                ("moment", moment, msgspec.UNSET),
-            ],
-            rename={**{attribute: name for name, attribute in attributes.items()}, "moment": schema.timestamp},
-            forbid_unknown_fields=True,
-            gc=False,
+        kinds = {feature.name: (_kind(schema, feature), feature.nullable) for feature in order}
+        objects, lists, columns = _bodies(
+            tuple((name, *kind) for name, kind in kinds.items()), schema.names, schema.timestamp
         )
-        columns: Any = msgspec.defstruct(
-            "Columns",
-            [
-                *((attributes[feature.name], _listed(_type(schema, feature))) for feature in order),
-                ("moment", list[Moment] | msgspec.UnsetType, msgspec.UNSET),
-            ],
-            rename={**{attribute: name for name, attribute in attributes.items()}, "moment": schema.timestamp},
-            forbid_unknown_fields=True,
-        )
-        plain: Any = tuple.__class_getitem__(tuple(_type(schema, feature) for feature in schema.features))
-        self._objects: Any = msgspec.json.Decoder(_body("Objects", row))
-        self._lists: Any = msgspec.json.Decoder(_body("Lists", plain))
-        self._columns: Any = msgspec.json.Decoder(
-            msgspec.defstruct("Body", [("columns", columns)], forbid_unknown_fields=True)
-        )
+        self._objects: Any = msgspec.json.Decoder(objects)
+        self._lists: Any = msgspec.json.Decoder(lists)
+        self._columns: Any = msgspec.json.Decoder(columns)
         n_numeric, n_text = len(self.layout.numeric), len(self.layout.text)
         places = {feature.name: place for place, feature in enumerate(schema.features)}
         self._pick_numeric = _picker([attributes[f.name] for f in self.layout.numeric], attrgetter)
@@ -188,6 +171,35 @@ class Decoder:
         return Block(numeric, text, np.array(times, dtype=np.int64))
 
 
+# A class is never freed while the collector does not look at it, and a new version mostly has the old one's columns.
+@lru_cache(maxsize=64)
+def _bodies(order: tuple[tuple[str, str, bool], ...], names: tuple[str, ...], timestamp: str) -> tuple[Any, Any, Any]:
+    """Return the types of the three forms a body may have, for features given as name, kind and nullable."""
+    types = {name: TYPES[kind] | None if nullable else TYPES[kind] for name, kind, nullable in order}
+    attributes = {name: f"f{place}" for place, name in enumerate(types)}
+    moment: Any = Moment | msgspec.UnsetType
+    renamed = {**{attribute: name for name, attribute in attributes.items()}, "moment": timestamp}
+    row: Any = msgspec.defstruct(
+        "Row",
+        [*((attributes[name], kind) for name, kind in types.items()), ("moment", moment, msgspec.UNSET)],
+        rename=renamed,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    columns: Any = msgspec.defstruct(
+        "Columns",
+        [
+            *((attributes[name], _listed(kind)) for name, kind in types.items()),
+            ("moment", list[Moment] | msgspec.UnsetType, msgspec.UNSET),
+        ],
+        rename=renamed,
+        forbid_unknown_fields=True,
+    )
+    plain: Any = tuple.__class_getitem__(tuple(types[name] for name in names))
+    by_column = msgspec.defstruct("Body", [("columns", columns)], forbid_unknown_fields=True)
+    return _body("Objects", row), _body("Lists", plain), by_column
+
+
 def _body(name: str, row: Any) -> Any:
     return msgspec.defstruct(name, [("instances", _listed(row))], forbid_unknown_fields=True, gc=False)
 
@@ -206,10 +218,8 @@ def _picker(keys: list[Any], getter: Any) -> Callable[[Any], Any]:
     return picked
 
 
-def _type(schema: Schema, feature: Feature) -> Any:
-    kinds: dict[str, Any] = {"numeric": float, "boolean": bool, "categorical": Integer}
-    kind = str if schema.is_text(feature) else kinds[feature.kind]
-    return kind | None if feature.nullable else kind
+def _kind(schema: Schema, feature: Feature) -> str:
+    return "text" if schema.is_text(feature) else feature.kind
 
 
 def _too_many(rows: int, limit: int) -> BodyTooLarge:

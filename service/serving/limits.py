@@ -10,6 +10,10 @@ class Limits:
     """What a worker refuses beyond, and what it does in its event loop."""
 
     body_bytes: int = 8 << 20
+    head_bytes: int = 64 << 10
+    intake_bytes: int = 256 << 20
+    """All bodies together that are still coming in."""
+    connections: int = 4096
     request_rows: int = 10_000
     queue_rows: int = 20_000
     """Rows of one model that may wait."""

@@ -8,6 +8,7 @@ import numpy as np
 import uuid_utils
 from numpy.typing import NDArray
 
+from service.domain.errors import NotRecorded
 from service.serving.block import NOW, Block
 from service.serving.bundle import Answers, Bundle
 from service.serving.feedback import Labels
@@ -42,15 +43,22 @@ class Recorder:
         The worker's own stream.
     clock_us
         Wall clock, microseconds since 1970.
+    when_full
+        What a model's spec says of answers that can't be written down: ``refuse`` or ``answer``.
     """
 
-    def __init__(self, spool: SpoolWriter, *, clock_us: Callable[[], int]) -> None:
-        self._spool, self._clock_us = spool, clock_us
+    def __init__(
+        self, spool: SpoolWriter, *, clock_us: Callable[[], int], when_full: Callable[[str], str] = lambda _: "refuse"
+    ) -> None:
+        self._spool, self._clock_us, self._when_full = spool, clock_us, when_full
         self._lock = threading.Lock()
         self._is_closed = False
 
     def record(self, bundle: Bundle, block: Block, answers: Answers) -> tuple[list[str], dict[str, int]]:
         """Write the answered rows; return their ids and the counts of odd values.
+
+        Where they can't be written and the model's spec says to answer all the same, there are no ids: nobody could
+        ever find such an answer again.
 
         Raises
         ------
@@ -77,12 +85,17 @@ class Recorder:
             classes=bundle.classes,
             signals=signals,
         )
-        with self._lock:
-            self._spool.append_predictions(batch)
+        try:
+            with self._lock:
+                self._spool.append_predictions(batch)
+        except NotRecorded:
+            if self._when_full(bundle.model) != "answer":
+                raise
+            return [], signals
         return texts, signals
 
     def record_labels(self, model: str, labels: Labels) -> None:
-        """Write accepted labels; raises as `record` does."""
+        """Write accepted labels, or raise `NotRecorded`, whatever the spec says: the sender still has them."""
         at_us = self._clock_us()
         batch = LabelBatch(
             model=model,

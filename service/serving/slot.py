@@ -23,6 +23,11 @@ class Slots:
     def __init__(self) -> None:
         self._slots: dict[str, Slot] = {}
 
+    @property
+    def serves(self) -> bool:
+        """Whether any of them answers."""
+        return any(slot.bundle is not None for slot in self._slots.values())
+
     def take(self, model: str) -> Bundle:
         """Return the bundle that answers for `model` now.
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from service.domain.errors import ArtifactInvalid
@@ -12,6 +13,7 @@ __all__ = ["ArtifactStore"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
+_UNFINISHED = ".put-"
 
 
 class ArtifactStore:
@@ -27,7 +29,7 @@ class ArtifactStore:
         self.root = root
 
     def put(self, content: bytes | Path) -> str:
-        """Store `content` and return its sha256; storing the same again changes nothing.
+        """Store `content` and return its sha256; storing the same again only makes it young again.
 
         Parameters
         ----------
@@ -36,10 +38,10 @@ class ArtifactStore:
         """
         data = content.read_bytes() if isinstance(content, Path) else content
         sha256 = hashlib.sha256(data).hexdigest()
-        if self._is_intact(sha256):
+        if self._is_intact(sha256) and self._is_renewed(sha256):
             return sha256
         self.root.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".put-", dir=self.root)
+        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.root)
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -96,12 +98,38 @@ class ArtifactStore:
             return []
         return sorted(entry.name for entry in self.root.iterdir() if _DIGEST.fullmatch(entry.name))
 
+    def dated(self) -> dict[str, float]:
+        """Return when each artifact was last put, in seconds since 1970."""
+        found: dict[str, float] = {}
+        for sha256 in self.list():
+            with suppress(FileNotFoundError):
+                found[sha256] = (self.root / sha256).stat().st_mtime
+        return found
+
+    def forget_unfinished(self, before: float) -> int:
+        """Remove what writers that died have left, if it is older than `before`; return how many files."""
+        gone = 0
+        for path in self.root.glob(f"{_UNFINISHED}*") if self.root.is_dir() else ():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    gone += 1
+        return gone
+
     def _path(self, sha256: str) -> Path:
         # The digest comes from the database or an operator: it must never name a file elsewhere.
         if not _DIGEST.fullmatch(sha256):
             msg = "that is not a sha256"
             raise ArtifactInvalid(msg, reason="malformed")
         return self.root / sha256
+
+    def _is_renewed(self, sha256: str) -> bool:
+        """Date the artifact anew, so that it is not swept before the row that will name it is written."""
+        try:
+            os.utime(self._path(sha256))
+        except OSError:
+            return False  # swept between two looks, or another user's: it is written anew
+        return True
 
     def _is_intact(self, sha256: str) -> bool:
         digest = hashlib.sha256()

@@ -23,7 +23,9 @@ __all__ = [
     "find_swap",
     "history",
     "request_swap",
+    "settle",
     "swap",
+    "unsettled",
     "waiting",
 ]
 
@@ -241,6 +243,23 @@ def history(conn: Connection, model: str) -> list[Swap]:
     """Return the model's committed swaps, the newest first."""
     query = select(swaps).where(swaps.c.model == model, swaps.c.state == "committed")
     return [Swap(**row) for row in conn.execute(query.order_by(swaps.c.generation.desc())).mappings()]
+
+
+def unsettled(conn: Connection) -> list[Swap]:
+    """Return the committed swaps that made the present champions and have not reached every replica yet."""
+    query = (
+        select(swaps)
+        .join(champions, (champions.c.model == swaps.c.model) & (champions.c.generation == swaps.c.generation))
+        .where(swaps.c.state == "committed", swaps.c.settled_at.is_(None))
+        .order_by(swaps.c.model)
+    )
+    return [Swap(**row) for row in conn.execute(query).mappings()]
+
+
+def settle(conn: Connection, swap_id: str, *, at: datetime) -> None:
+    """Write when the last live replica had rebound to a committed swap; the first moment written stays."""
+    query = update(swaps).where(swaps.c.id == swap_id, swaps.c.settled_at.is_(None))
+    conn.execute(query.values(settled_at=at))
 
 
 def _compare_and_set(conn: Connection, after: Champion, *, expected_generation: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select, tuple_, update
 
 from service.domain.check import CheckState
 from service.domain.errors import LeaseLost, NotAllowedNow, UnknownCheck
@@ -106,12 +106,13 @@ def get(conn: Connection, check_id: str) -> Check:
 
 
 def list_of(conn: Connection, model: str | None = None, *, limit: int = 100, before: str | None = None) -> list[Check]:
-    """Return the newest checks first; `before` is the id to go on from."""
-    query = select(checks).order_by(checks.c.id.desc()).limit(limit)
+    """Return the newest checks first, by the database's clock; `before` is the id to go on from."""
+    place = (checks.c.requested_at, checks.c.id)
+    query = select(checks).order_by(*(column.desc() for column in place)).limit(limit)
     if model is not None:
         query = query.where(checks.c.model == model)
     if before is not None:
-        query = query.where(checks.c.id < before)
+        query = query.where(tuple_(*place) < select(*place).where(checks.c.id == before).scalar_subquery())
     return [_check(row) for row in conn.execute(query).mappings()]
 
 
@@ -123,7 +124,8 @@ def newest(conn: Connection, model: str) -> Check | None:
 def latest_done(conn: Connection, model: str) -> Check | None:
     """Return the model's newest check with a verdict."""
     query = select(checks).where(checks.c.model == model, checks.c.state == CheckState.DONE.value)
-    row = conn.execute(query.order_by(checks.c.id.desc()).limit(1)).mappings().one_or_none()
+    query = query.order_by(checks.c.requested_at.desc(), checks.c.id.desc()).limit(1)
+    row = conn.execute(query).mappings().one_or_none()
     return None if row is None else _check(row)
 
 

@@ -4,8 +4,10 @@ Each commit names, for every stream in it, the highest segment that it holds (De
 segment is deleted only when all its rows are in; after a crash in between, its rows are known to be in and skipped.
 """
 
+import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +20,15 @@ from service.storage.lake import Lake, MisfitError
 from service.storage.records import Dropped, LabelBatch, PredictionBatch
 from service.storage.rows import labels_table, predictions_table
 from service.storage.spool import DAMAGED, LOCK, Segment, is_dead, read_segment, segments_of, streams
+from service.storage.turns import Away, Target, choose
 
 __all__ = ["CommitReport", "Committed", "Committer"]
 
-_ROUND_BYTES = 64 << 20
-"""So much is taken from the spool at a time: it bounds the committer's memory after the lake was away."""
+_FOR_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ESTALE})
+"""Why a segment may not be readable at this moment, though nothing is wrong with it."""
 _UNFIT = (MisfitError, pa.ArrowException, ValueError, TypeError)
 
 T = TypeVar("T")
-Target = tuple[str, Literal["predictions", "labels"]]
-"""A model and the table of it that rows go to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class CommitReport:
     """Segments that were set aside."""
     torn_bytes: int = 0
     """Bytes of records that their writers never finished, and so never answered."""
+    mended: list[str] = field(default_factory=list)
+    """Files of the lake's logs that a power cut had torn: taken back, and their rows committed again."""
     left: int = 0
     """Segments that still wait."""
     is_busy: bool = False
@@ -81,8 +84,8 @@ class _Round:
     segments: list[Segment] = field(default_factory=list)
     parts: dict[Target, list[_Part]] = field(default_factory=dict)
     damaged: dict[Segment, str] = field(default_factory=dict)
-    waiting: set[Segment] = field(default_factory=set)
-    more: int = 0
+    waiting: dict[Segment, set[Target]] = field(default_factory=dict)
+    """Which tables, that are away, have to take something of a segment yet."""
 
 
 class Committer:
@@ -94,8 +97,11 @@ class Committer:
         The spool of this host.
     lake
         Where the rows go.
-    on_commit, on_damage
-        Called after each commit, and with each segment that was set aside and why.
+    on_commit, on_failure, on_damage
+        Called after each commit, with the kind of each table that failed and why, and with each segment that was set
+        aside and why.
+    monotonic
+        Seconds that only grow.
     """
 
     def __init__(
@@ -104,90 +110,126 @@ class Committer:
         lake: Lake,
         *,
         on_commit: Callable[[Committed], None] = lambda _: None,
+        on_failure: Callable[[str, str], None] = lambda *_: None,
         on_damage: Callable[[Path, str], None] = lambda *_: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root, self._lake = spool_root, lake
-        self._on_commit, self._on_damage = on_commit, on_damage
+        self._on_commit, self._on_failure, self._on_damage = on_commit, on_failure, on_damage
+        self._away = Away(monotonic)
+        self._mended: set[Target] = set()
 
     def run_once(self) -> CommitReport:
-        """Move everything that is ready; never raises for one bad segment, one bad table or a lake that is away."""
+        """Move everything that is ready; never raises for one bad segment, one bad table, or a disk that is full."""
         report = CommitReport()
-        self._root.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._root / "committer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._root / "committer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            report.errors.append(f"the spool can't be used: {error.strerror}")
+            return report
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report.is_busy = True
-            return report
-        else:
             while self._round(report):
                 pass
-            return report
+        except BlockingIOError:
+            report.is_busy = True
+        except OSError as error:
+            report.errors.append(f"the spool can't be used: {error.strerror or error}")
         finally:
             os.close(lock)
+        return report
 
     def _round(self, report: CommitReport) -> bool:
         """Move one round's worth; return whether another one would find something to do."""
         # Asked before the folder is listed: a stream that dies in between has its last segment taken next time.
         dead = {stream: is_dead(stream) for stream in streams(self._root)}
-        work = self._gather(dead, report)
-        for target, parts in work.parts.items():
-            self._commit(target, parts, work, report)
+        away = self._away.now()
+        segments, more, held = choose(
+            dead.items(), lambda segment: self._away.holds(segment, away), room=self._away.room
+        )
+        work = self._gathered(segments, report)
+        # Labels first: a check becomes due when predictions have arrived, and reads the labels of that moment.
+        for target, parts in sorted(work.parts.items(), key=lambda item: item[0][1]):
+            if target in away:
+                _wait(work, target, parts)
+            else:
+                self._commit(target, parts, work, report)
         for segment in work.segments:
             self._dispose(segment, work, report)
         for stream, is_over in dead.items():
             if is_over and not segments_of(stream, with_open=True):
                 (stream / LOCK).unlink(missing_ok=True)
                 stream.rmdir()
-        report.left = len(work.waiting) + work.more
-        return bool(work.more) and not work.waiting
+        report.left = len(segments) - len(work.segments) + len(work.waiting) + more + held
+        return more > 0 and bool(work.segments)
 
-    def _gather(self, dead: dict[Path, bool], report: CommitReport) -> _Round:
-        work, room = _Round(), _ROUND_BYTES
-        for stream, is_over in dead.items():
-            for segment in segments_of(stream, with_open=is_over):
-                if room <= 0:
-                    work.more += 1
-                    continue
-                room -= segment.path.stat().st_size
-                work.segments.append(segment)
+    def _gathered(self, segments: Iterable[Segment], report: CommitReport) -> _Round:
+        work = _Round()
+        blocked: set[str] = set()
+        for segment in segments:
+            # A later segment of the stream must not overtake it: its number would say that this one is in the lake.
+            if segment.stream in blocked:
+                continue
+            try:
                 self._read(segment, work, report)
+            except OSError as error:
+                if error.errno in _FOR_NOW:
+                    report.errors.append(f"segment {segment.path.name} can't be read now: {error.strerror}")
+                    blocked.add(segment.stream)
+                    continue
+                work.damaged[segment] = f"it can't be read: {error.strerror}"
+            work.segments.append(segment)
         return work
 
     def _read(self, segment: Segment, work: _Round, report: CommitReport) -> None:
         parts: dict[Target, _Part] = {}
-        try:
-            for record in read_segment(segment.path):
-                if isinstance(record, Dropped):
-                    report.torn_bytes += record.size_bytes if record.is_tail else 0
-                    if not record.is_tail:
-                        work.damaged[segment] = f"{record.size_bytes} bytes are no record"
-                elif isinstance(record, PredictionBatch):
-                    parts.setdefault((record.model, "predictions"), _Part(segment)).batches.append(record)
-                else:
-                    parts.setdefault((record.model, "labels"), _Part(segment)).labels.append(record)
-        except OSError as error:
-            work.damaged[segment] = f"it can't be read: {error.strerror}"
+        for record in read_segment(segment.path):
+            if isinstance(record, Dropped):
+                report.torn_bytes += record.size_bytes if record.is_tail else 0
+                if not record.is_tail:
+                    work.damaged[segment] = f"{record.size_bytes} bytes are no record"
+            elif isinstance(record, PredictionBatch):
+                parts.setdefault((record.model, "predictions"), _Part(segment)).batches.append(record)
+            else:
+                parts.setdefault((record.model, "labels"), _Part(segment)).labels.append(record)
         for target, part in parts.items():
             work.parts.setdefault(target, []).append(part)
 
     def _commit(self, target: Target, parts: list[_Part], work: _Round, report: CommitReport) -> None:
         model, kind = target
         try:
-            names = {part.segment.stream for part in parts}
-            done = {name: self._lake.committed(model, kind, name) for name in names}
+            self._mend(target, report)
+            done = self._lake.committed(model, kind, *{part.segment.stream for part in parts})
             fresh = [part for part in parts if part.segment.seq > _number(done[part.segment.stream])]
             if fresh:
                 self._append(target, fresh, report)
+            if len(fresh) < len(parts):
+                self._lake.sync(model, kind)  # whoever committed them may have died before the disk had them
+            self._away.answered(target)
         except LakeUnavailable as error:
             report.errors.append(error.detail)
-            work.waiting.update(part.segment for part in parts)
+            self._on_failure(kind, error.detail)
+            self._away.failed(target)
+            _wait(work, target, parts)
         except _UNFIT as error:
-            if len(parts) > 1:  # find the bad ones, and let the others pass
-                for part in parts:
-                    self._commit(target, [part], work, report)
+            if len(parts) > 1:
+                self._commit_apart(target, parts, work, report)
                 return
             work.damaged[parts[0].segment] = f"rows of {model!r} do not fit its {kind}: {error}"
+
+    def _commit_apart(self, target: Target, parts: list[_Part], work: _Round, report: CommitReport) -> None:
+        """Find the bad ones, and let the others pass, up to the first that has to wait: none may overtake it."""
+        for place, part in enumerate(parts):
+            self._commit(target, [part], work, report)
+            if target in work.waiting.get(part.segment, ()):
+                _wait(work, target, parts[place:])
+                return
+
+    def _mend(self, target: Target, report: CommitReport) -> None:
+        if target not in self._mended:
+            report.mended += self._lake.mend(*target)
+            self._mended.add(target)
 
     def _append(self, target: Target, parts: list[_Part], report: CommitReport) -> None:
         model, kind = target
@@ -209,7 +251,9 @@ class Committer:
 
     def _dispose(self, segment: Segment, work: _Round, report: CommitReport) -> None:
         if segment in work.waiting:
+            self._away.hold(segment, work.waiting[segment])
             return
+        self._away.release(segment)
         why = work.damaged.get(segment)
         if why is None:
             segment.path.unlink()
@@ -221,6 +265,11 @@ class Committer:
         report.damaged += 1
         report.errors.append(f"{kept.name}: {why}")
         self._on_damage(kept, why)
+
+
+def _wait(work: _Round, target: Target, parts: Iterable[_Part]) -> None:
+    for part in parts:
+        work.waiting.setdefault(part.segment, set()).add(target)
 
 
 def _number(committed: int | None) -> int:

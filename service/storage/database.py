@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, func, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,12 +18,20 @@ from sqlalchemy.engine import URL
 
 from service.domain.errors import DatabaseUnavailable, InvalidSetup
 from service.storage import migrations
+from service.storage.patience import Patience
 
 __all__ = ["Database", "insert_into", "insert_new", "now"]
 
 BUSY_TIMEOUT_S = 10
 """How long a writer waits for another one, on either database: far above any transaction of ours, all are short."""
 CONNECT_TIMEOUT_S = 5
+FROZEN_S = 5
+"""PostgreSQL ends a transaction whose client has been silent for so long: one that was stopped, or whose host is gone,
+would keep its locks, the leader's lease among them, and nobody could follow it."""
+PATIENCE_S = 20.0
+"""How long one transaction may take, however little the database says; a worker that answers requests sets it lower."""
+KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""A host that vanished is noticed within 25 s, not after the system's two hours."""
 MIGRATION_LOCK = 0x52455452
 """Key of the advisory lock that lets one process at a time migrate a PostgreSQL database."""
 
@@ -33,13 +43,19 @@ class Database:
     ----------
     url
         ``sqlite:///path`` or ``postgresql://user:password@host/name``.
+    patience_s
+        A transaction on PostgreSQL that takes longer is cut off and counts as unavailable. A server that hangs keeps
+        its connections open, so no time-out of the server or of TCP would ever end the wait.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
         parsed = _parse(url)
         self.address = parsed.render_as_string(hide_password=True)
         """The URL without its password, for people."""
-        self.engine = _engine(parsed)
+        self.engine = _engine(parsed, patience_s)
+        self._patience = Patience(patience_s) if parsed.get_backend_name() == "postgresql" else None
+        if self._patience is not None:
+            self._patience.watch(self.engine)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -61,9 +77,13 @@ class Database:
         from service.storage.migrations.upgrade import upgrade
 
         if self.engine.dialect.name == "sqlite":
-            Path(str(self.engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+            path = Path(str(self.engine.url.database))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
         with self.write() as connection:
-            if connection.dialect.name == "postgresql":
+            if self._patience is not None:
+                self._patience.spare(connection)  # a migration may take as long as it takes
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
             upgrade(connection)
 
@@ -94,6 +114,8 @@ class Database:
         return now(connection)
 
     def _revision(self) -> str | None:
+        if self.engine.dialect.name == "sqlite" and not Path(str(self.engine.url.database)).exists():
+            return None
         with self.read() as connection:
             if not connection.dialect.has_table(connection, "alembic_version"):
                 return None
@@ -157,22 +179,54 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, patience_s: float) -> Engine:
     if url.get_backend_name() == "postgresql":
+        patience_ms = int(patience_s * 1000)
+        options = {
+            "timezone": "UTC",
+            "lock_timeout": min(BUSY_TIMEOUT_S * 1000, patience_ms),
+            "statement_timeout": patience_ms,
+            "idle_in_transaction_session_timeout": FROZEN_S * 1000,
+        }
         return create_engine(
             url,
             json_serializer=_to_json,
             pool_pre_ping=True,
-            pool_timeout=BUSY_TIMEOUT_S,
+            pool_timeout=min(BUSY_TIMEOUT_S, patience_s),
             connect_args={
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "options": f"-c timezone=UTC -c lock_timeout={BUSY_TIMEOUT_S * 1000}",
+                **KEEPALIVE,
+                "tcp_user_timeout": 20_000,
+                "connect_timeout": max(min(CONNECT_TIMEOUT_S, int(patience_s)), 2),
+                "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
             },
         )
-    engine = create_engine(url, json_serializer=_to_json, connect_args={"timeout": BUSY_TIMEOUT_S})
+    path = str(url.database)
+    engine = create_engine(url, json_serializer=_to_json, creator=lambda: _open_sqlite(path))
     event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "checkout", _is_still_there(path))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _open_sqlite(path: str) -> sqlite3.Connection:
+    # Never made here: a file that was moved away must not be replaced by an empty one, which would then be in the way.
+    uri = f"file:{quote(path)}?mode=rw"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+
+
+def _is_still_there(path: str) -> Any:
+    def check(_connection: Any, record: Any, _proxy: Any) -> None:
+        """Part with a connection whose file is no longer the one at its path: what it wrote would be lost."""
+        try:
+            found = os.stat(path)  # noqa: PTH116  called for each transaction
+        except OSError:
+            found = None
+        seen = None if found is None else (found.st_dev, found.st_ino)
+        if seen is None or record.info.setdefault("file", seen) != seen:
+            msg = "the file was moved, removed or replaced"
+            raise exc.DisconnectionError(msg)
+
+    return check
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -1,22 +1,28 @@
 """One Delta table: opened, appended to exactly once, read with its file statistics, kept in order."""
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import DeltaError, SchemaMismatchError
 from deltalake.fs import DeltaStorageHandler
 
-from service.domain.errors import LakeUnavailable
+from service.storage.durable import forget_unfinished, mend, sync_checkpoint, sync_commit
+from service.storage.view import View, lake_errors
 
 __all__ = ["DeltaFolder", "MisfitError", "View"]
 
@@ -25,60 +31,17 @@ _TARGET_BYTES = 32 << 20
 """Compacted files grow to about this: a few 100,000 rows, so that a window opens one or two of them."""
 _SMALL_FILES = 8
 """Compaction starts when so many files are well below the target."""
-_STATS_STEP = timedelta(milliseconds=1)
-"""Delta cuts the maxima in its statistics down to milliseconds: rows may lie up to this above them."""
-_STATS_TEXT = 32
-"""Delta may cut texts in its statistics after so many characters."""
+_UNFINISHED_S = 3600.0
+"""A file that has been half-written for so long was left by a writer that is gone."""
+_OPENED_ANEW = 20
+"""After so many versions a handle is opened anew, from a checkpoint: it holds every entry that it has read since, and
+each further commit reads them all again (a commit after 2,000 took 190 ms, instead of 10)."""
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+"""Delta would write checkpoints within an append: not forced to the disk, and failing as if the append had."""
 
 
 class MisfitError(ValueError):
     """Rows whose columns can't become the table's: they will not fit tomorrow either."""
-
-
-@dataclass(frozen=True)
-class View:
-    """One version of a table: what a read needs, taken at one moment."""
-
-    version: int
-    schema: pa.Schema
-    files: pa.Table
-    """One row per data file: path, num_records, min.* and max.*."""
-    root: str
-    filesystem: pafs.FileSystem
-
-    def between(self, column: str, low: Any, high: Any) -> pa.Table:
-        """Return the files that may hold a row with ``low <= column <= high``; None leaves a side open."""
-        files = self.files
-        if f"min.{column}" not in files.column_names:
-            return files
-        least, most = files[f"min.{column}"], files[f"max.{column}"]
-        mask = pc.is_null(least)  # without statistics a file may hold anything
-        inside: Any = True
-        if high is not None:
-            inside = pc.less_equal(_cut(least), _bound(high, least.type))
-        if low is not None:
-            above = pc.greater_equal(_cut(most), _bound(_lowered(low), most.type))
-            inside = above if inside is True else pc.and_(inside, above)
-        return files if inside is True else files.filter(pc.or_kleene(mask, inside))
-
-    def read(
-        self, files: pa.Table, *, columns: list[str] | None = None, where: ds.Expression | None = None
-    ) -> pa.Table:
-        """Return the rows of `files` that hold `where`."""
-        wanted = [name for name in columns if name in self.schema.names] if columns is not None else None
-        if not files.num_rows:
-            schema = self.schema if wanted is None else pa.schema([self.schema.field(name) for name in wanted])
-            return schema.empty_table()
-        paths = [f"{self.root}/{path}" if self.root else path for path in files["path"].to_pylist()]
-        source = ds.dataset(
-            paths,
-            schema=self.schema,
-            format="parquet",
-            filesystem=self.filesystem,
-            partitioning=ds.HivePartitioning.discover() if "=" in paths[0] else None,
-            partition_base_dir=self.root,
-        )
-        return source.to_table(columns=wanted, filter=where)
 
 
 class DeltaFolder:
@@ -109,6 +72,10 @@ class DeltaFolder:
         self._stats, self._partition_by, self._history = stats, partition_by, history
         self._options = dict(storage_options) if storage_options else None
         self._table: DeltaTable | None = None
+        self._opened_at = 0
+        self._path = None if "://" in uri else Path(uri).absolute()
+        """None on an object store, which has written a commit down when it answers."""
+        self._synced: int | None = None
         self._lock = threading.RLock()
 
     def view(self, version: int | None = None) -> View | None:
@@ -126,6 +93,7 @@ class DeltaFolder:
             files = pa.table(table.get_add_actions(flatten=True))
             root, filesystem = self._filesystem(table)
             return View(
+                uri=self.uri,
                 version=table.version(),
                 schema=pa.schema(table.schema().to_arrow()),
                 files=files,
@@ -139,11 +107,11 @@ class DeltaFolder:
             table = self._newest()
             return None if table is None else table.version()
 
-    def committed(self, application: str) -> int | None:
-        """Return the highest number that `application` has committed; None if it never has."""
+    def committed(self, *applications: str) -> dict[str, int | None]:
+        """Return the highest number that each application has committed; None for one that never has."""
         with self._lock, self._translated():
             table = self._newest()
-            return None if table is None else table.transaction_version(application)
+            return {name: None if table is None else table.transaction_version(name) for name in applications}
 
     def append(self, rows: pa.Table, *, transactions: Mapping[str, int], stamp_ms: int | None = None) -> int:
         """Add rows in one commit and return the table's new version.
@@ -176,6 +144,7 @@ class DeltaFolder:
                     schema_mode="merge" if grows else None,
                     writer_properties=_WRITER,
                     commit_properties=CommitProperties(app_transactions=done),
+                    post_commithook_properties=_NO_HOOKS,
                 )
             except SchemaMismatchError as error:
                 msg = f"the rows do not fit the table {self.uri}"
@@ -183,38 +152,97 @@ class DeltaFolder:
             except BaseException:
                 self._table = None  # what the handle believes now is not sure
                 raise
-            return table.version()
+            return self._written(table)
 
     def overwrite(self, rows: pa.Table) -> None:
         """Replace all rows by these; older versions keep theirs."""
         with self._lock, self._translated():
             table = self._newest() or self._create(rows.schema)
             write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", writer_properties=_WRITER)
+            self._written(table)
 
-    def forget(self, predicate: str) -> None:
-        """Delete the rows that hold the SQL predicate."""
+    def forget(self, predicate: str) -> int:
+        """Delete the rows that hold the SQL predicate; return how many."""
+        with self._lock, self._translated():
+            table = self._newest()
+            if table is None:
+                return 0
+            done = table.delete(predicate, writer_properties=_WRITER, post_commithook_properties=_NO_HOOKS)
+            self._written(table)
+            return int(done["num_deleted_rows"] or 0)
+
+    def sync(self) -> None:
+        """Force to the disk what is committed: after a crash this process can't know whether the one before it did."""
         with self._lock, self._translated():
             table = self._newest()
             if table is not None:
-                table.delete(predicate, writer_properties=_WRITER)
+                self._sync(table.version())
+
+    def mend(self) -> list[str]:
+        """Take back what a power cut tore off, before the first write; see `durable.mend`."""
+        with self._lock, self._translated():
+            return [] if self._path is None else mend(self._path)
 
     def maintain(self) -> dict[str, int]:
-        """Merge small files, write a checkpoint, drop old log entries and unused files; return what was done."""
+        """Merge small files, write a checkpoint, drop old log entries and unused files; return what was done.
+
+        Raises
+        ------
+        LakeUnavailable
+            If one of it failed; the rest was done all the same, for it is what frees a full disk.
+        """
         with self._lock, self._translated():
             table = self._newest()
             if table is None:
                 return {}
             sizes = pa.table(table.get_add_actions(flatten=True))["size_bytes"].to_pylist()
-            merged = 0
-            if sum(size < _TARGET_BYTES // 2 for size in sizes) >= _SMALL_FILES:
-                done = table.optimize.compact(target_size=_TARGET_BYTES, writer_properties=_WRITER)
-                merged = int(done["numFilesRemoved"])
-            table.create_checkpoint()
-            table.cleanup_metadata()
-            # Full: a checkpoint forgets the files that were merged long ago, and a light vacuum would leave them.
-            removed = len(table.vacuum(dry_run=False, full=True))
-            self._table = None
+            try:
+                merged = self._compact(table, sizes)
+                self._checkpoint(table)
+            finally:
+                self._table = None
+                table.cleanup_metadata()
+                # Full: a checkpoint forgets files that were merged long ago, and a light vacuum would leave them.
+                removed = len(table.vacuum(dry_run=False, full=True, post_commithook_properties=_NO_HOOKS))
+                if self._path is not None:
+                    removed += forget_unfinished(self._path, time.time() - _UNFINISHED_S)
+            self._sync(table.version())
             return {"files": len(sizes), "merged": merged, "removed": removed}
+
+    def _compact(self, table: DeltaTable, sizes: list[int]) -> int:
+        if sum(size < _TARGET_BYTES // 2 for size in sizes) < _SMALL_FILES:
+            return 0
+        done = table.optimize.compact(
+            target_size=_TARGET_BYTES,
+            max_concurrent_tasks=1,  # the committer is one process among many, and a file is in memory a task
+            writer_properties=_WRITER,
+            post_commithook_properties=_NO_HOOKS,
+        )
+        self._sync(table.version())
+        return int(done["numFilesRemoved"])
+
+    def _written(self, table: DeltaTable) -> int:
+        """Make what was committed durable, and the next commit as quick as this one."""
+        version: int = table.version()
+        self._sync(version)
+        if version - self._opened_at >= _OPENED_ANEW:
+            self._table = None
+            with suppress(DeltaError, OSError):  # the rows are in; the next commit tries it again
+                self._checkpoint(table)
+        return version
+
+    def _checkpoint(self, table: DeltaTable) -> None:
+        table.create_checkpoint()
+        if self._path is not None:
+            sync_checkpoint(self._path)
+
+    def _sync(self, version: int) -> None:
+        if self._path is None:
+            return
+        first = version - _OPENED_ANEW if self._synced is None else self._synced + 1
+        for each in range(max(first, 0), version + 1):
+            sync_commit(self._path, each)
+        self._synced = version
 
     def _newest(self) -> DeltaTable | None:
         if self._table is not None:
@@ -222,8 +250,12 @@ class DeltaFolder:
                 self._table.update_incremental()
             except DeltaError:
                 self._table = None  # its log was cleaned up meanwhile: read it from the checkpoint
+            else:
+                if self._table.version() - self._opened_at > 2 * _OPENED_ANEW:
+                    self._table = None
         if self._table is None and DeltaTable.is_deltatable(self.uri, self._options):
             self._table = DeltaTable(self.uri, storage_options=self._options)
+            self._opened_at = self._table.version()
         return self._table
 
     def _at(self, version: int) -> DeltaTable | None:
@@ -249,21 +281,16 @@ class DeltaFolder:
             storage_options=self._options,
         )
         self._table = DeltaTable(self.uri, storage_options=self._options)
+        self._opened_at = self._table.version()
         return self._table
 
     def _filesystem(self, table: DeltaTable) -> tuple[str, pafs.FileSystem]:
-        if "://" not in self.uri:
-            return str(Path(self.uri).absolute()), pafs.LocalFileSystem()
+        if self._path is not None:
+            return str(self._path), pafs.LocalFileSystem()
         return "", pafs.PyFileSystem(DeltaStorageHandler.from_table(table._table, self._options))
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (DeltaError, OSError) as error:
-            words = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            msg = f"the table {self.uri} can't be used: {words}"
-            raise LakeUnavailable(msg, retry_after_s=5) from error
+    def _translated(self) -> AbstractContextManager[None]:
+        return lake_errors(self.uri)
 
 
 def _fit(rows: pa.Table, known: pa.Schema) -> pa.Table:
@@ -282,15 +309,3 @@ def _fit(rows: pa.Table, known: pa.Schema) -> pa.Table:
     for name in rows.column_names:
         columns.setdefault(name, rows[name])
     return pa.table(columns)
-
-
-def _lowered(low: Any) -> Any:
-    return low if isinstance(low, str) else low - _STATS_STEP
-
-
-def _bound(value: Any, kind: pa.DataType) -> pa.Scalar:
-    return pa.scalar(value[:_STATS_TEXT] if isinstance(value, str) else value, kind)
-
-
-def _cut(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.utf8_slice_codeunits(column, 0, _STATS_TEXT) if pa.types.is_string(column.type) else column

@@ -4,23 +4,35 @@
 version 1 starts from · ``references/<model>`` the rows that a version is compared with.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from service.domain.errors import LakeUnavailable
 from service.domain.spec import Schema
-from service.storage.delta import DeltaFolder, MisfitError, View
-from service.storage.queries import Kind, Question, between, by_id, known_labels, reach, training, watermark
+from service.storage import references
+from service.storage.delta import DeltaFolder, MisfitError
+from service.storage.queries import (
+    Kind,
+    Question,
+    Seen,
+    arrived,
+    between,
+    by_id,
+    known_labels,
+    labels_of,
+    labels_since,
+    reach,
+    training,
+    watermark,
+)
 from service.storage.rows import MOMENT, arrow_type, newest_labels, sorted_rows
 from service.storage.snapshot import Snapshot, digest_of
 
-__all__ = ["Kind", "Lake", "MisfitError", "Snapshot"]
+__all__ = ["HISTORY", "Kind", "Lake", "MisfitError", "Snapshot"]
 
 
 _STATS: dict[Kind, tuple[str, ...]] = {
@@ -29,9 +41,12 @@ _STATS: dict[Kind, tuple[str, ...]] = {
     "datasets": ("event_time",),
     "references": ("position",),
 }
-_HISTORY = timedelta(hours=2)
-"""How long old versions of the tables that grow all day are kept: at two commits a second more would make folders of
-100,000 files. A snapshot older than this is read from the newest version, and its digest tells whether it is equal."""
+HISTORY = timedelta(minutes=10)
+"""How long old versions of the tables that grow all day are kept, and files that no version names: longer than any read
+takes. Delta lists the whole log at every commit: two hours of it, at some commits a second, made a commit 200 ms long.
+A snapshot older than this is read from the newest version, and its digest tells whether it is equal."""
+_TIMES: dict[Kind, str] = {"predictions": "event_time", "labels": "observed_at"}
+"""The tables that grow all day, and the column by which their rows grow old."""
 _TRAINING: tuple[Kind, ...] = ("datasets", "predictions", "labels")
 _NO_ROWS = pa.schema([("id", pa.string()), ("event_time", MOMENT)])
 _NO_LABELS = pa.schema([("id", pa.string()), ("label", pa.string()), ("observed_at", MOMENT), ("received_at", MOMENT)])
@@ -48,6 +63,8 @@ class Lake:
         What the object store needs.
     now
         Wall clock.
+    history
+        See `HISTORY`; written into a table when it is made.
     """
 
     def __init__(
@@ -56,11 +73,13 @@ class Lake:
         *,
         storage_options: Mapping[str, str] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        history: timedelta = HISTORY,
     ) -> None:
         self.root = str(root)
+        self._history = history
         self._options, self._now = storage_options, now
         self._folders: dict[tuple[Kind, str], DeltaFolder] = {}
-        self._watermarks: dict[str, tuple[int, datetime | None]] = {}
+        self._watermarks: dict[str, Seen] = {}
 
     def append_predictions(self, model: str, rows: pa.Table, *, transactions: Mapping[str, int]) -> int:
         """Add answered rows in one commit; see `DeltaFolder.append`."""
@@ -70,9 +89,17 @@ class Lake:
         """Add labels in one commit; see `DeltaFolder.append`."""
         return self._append("labels", model, rows, transactions)
 
-    def committed(self, model: str, kind: Kind, application: str) -> int | None:
-        """Return the highest number that `application` has committed to the table."""
-        return self._folder(kind, model).committed(application)
+    def committed(self, model: str, kind: Kind, *applications: str) -> dict[str, int | None]:
+        """Return the highest number that each application has committed to the table; None for one that never has."""
+        return self._folder(kind, model).committed(*applications)
+
+    def sync(self, model: str, kind: Kind) -> None:
+        """Force to the disk what is committed to the table; see `DeltaFolder.sync`."""
+        self._folder(kind, model).sync()
+
+    def mend(self, model: str, kind: Kind) -> list[str]:
+        """Take back what a power cut tore off the table; see `DeltaFolder.mend`."""
+        return self._folder(kind, model).mend()
 
     def version_of(self, model: str, kind: Kind) -> int | None:
         """Return the table's newest version; None while it does not exist."""
@@ -86,10 +113,8 @@ class Lake:
         view = self._folder("predictions", model).view()
         if view is None:
             return None
-        known = self._watermarks.get(model)
-        if known is None or known[0] != view.version:
-            self._watermarks[model] = known = (view.version, watermark(view))
-        return known[1]
+        self._watermarks[model] = seen = watermark(view, self._watermarks.get(model))
+        return seen.newest
 
     def read_window(
         self,
@@ -129,8 +154,15 @@ class Lake:
         table = self.read_window(model, after=after, until=until, columns=columns)
         return table.slice(max(table.num_rows - n, 0))
 
+    def stragglers(self, model: str, *, before: datetime, since: datetime) -> pa.Table:
+        """Return id, event time and `answered_at` of the rows up to `before` that were answered from `since` on."""
+        view = self._folder("predictions", model).view()
+        if view is None:
+            return _NO_ROWS.empty_table()
+        return arrived(view, before=before, since=since)
+
     def labels_known(self, model: str, *, observed_until: datetime | None = None) -> pa.Table:
-        """Return one label for each id, the newest of those observed up to then.
+        """Return one label for each id, the newest of those observed up to then. Reads the whole table.
 
         Returns
         -------
@@ -139,6 +171,21 @@ class Lake:
         """
         view = self._folder("labels", model).view()
         return _NO_LABELS.empty_table() if view is None else known_labels(view, observed_until)
+
+    def labels_of(
+        self, model: str, ids: pa.ChunkedArray | pa.Array, *, observed_until: datetime | None = None
+    ) -> pa.Table:
+        """Return what `labels_known` does, for these ids alone: reads only the files that may hold their labels."""
+        view = self._folder("labels", model).view()
+        return _NO_LABELS.empty_table() if view is None else labels_of(view, ids, observed_until)
+
+    def labels_since(self, model: str, *, after: datetime | None, until: datetime | None) -> int:
+        """Return how many predictions got a label that was observed in ``after < observed_at <= until``.
+
+        Exact up to 100,000; above it a label that was sent twice counts twice.
+        """
+        view = self._folder("labels", model).view()
+        return 0 if view is None else labels_since(view, after, until)
 
     def training_rows(
         self,
@@ -204,17 +251,7 @@ class Lake:
 
     def keep(self, model: str, rows: pa.Table) -> Snapshot:
         """Store rows themselves, such as a version's reference, so that no retention touches them."""
-        folder = self._folder("references", model)
-        rows = rows.combine_chunks()
-        table = {"uri": folder.uri, "filter": {"reference": digest_of(rows)}, "rows": rows.num_rows}
-        snapshot = Snapshot.of(rows, kind="kept", model=model, tables=(table,))
-        view = folder.view()
-        if view is None or not _reference_files(view, snapshot.digest).num_rows:
-            n = rows.num_rows
-            stored = rows.append_column("position", pa.array(range(n), pa.int64()))
-            stored = stored.append_column("reference", pa.array([snapshot.digest] * n, pa.string()))
-            folder.append(stored, transactions={})
-        return snapshot
+        return references.keep(self._folder("references", model), model, rows)
 
     def read_snapshot(self, plain: dict[str, Any]) -> pa.Table:
         """Return the rows of a snapshot, verified by its digest.
@@ -254,30 +291,58 @@ class Lake:
         known = [] if labels is None else newest_labels(by_id(labels, prediction_id)).to_pylist()
         return {"model": model, **plain, "label": known[0] if known else None}
 
-    def maintain(self, model: str, *, forget_before: datetime | None = None) -> dict[str, dict[str, int]]:
-        """Compact, write checkpoints, clean up logs and unused files; return what was done, by kind.
+    def forget_references(self, model: str, wanted: Collection[str], *, before: float) -> list[str]:
+        """Remove kept rows whose digest is not `wanted` and that are older than `before`; return their digests.
 
         Parameters
         ----------
-        forget_before
-            Predictions of an older event time are removed, and labels observed earlier.
+        before
+            Seconds since 1970: rows are kept before the version that names them is written.
+        """
+        return references.forget(self._folder("references", model), wanted, before=before)
+
+    def models(self) -> list[str]:
+        """Return the models that have a table of predictions or labels."""
+        folders = [Path(self.root) / kind for kind in _TIMES]
+        return sorted(
+            {entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_dir()}
+        )
+
+    def forget(self, model: str, kind: Kind, *, before: datetime, slack: timedelta = timedelta(0)) -> int:
+        """Remove predictions of an older event time, or labels observed earlier; return how many.
+
+        Parameters
+        ----------
+        slack
+            Nothing is done before the oldest row is older still by this: each time files are written anew.
+        """
+        folder, column = self._folder(kind, model), _TIMES[kind]
+        view = folder.view()
+        if view is None or not view.between(column, None, before - slack - timedelta(microseconds=1)).num_rows:
+            return 0
+        return folder.forget(f"{column} < '{before.astimezone(UTC).isoformat()}'")
+
+    def maintain(self, model: str) -> dict[str, dict[str, int]]:
+        """Compact, write checkpoints, clean up logs and unused files; return what was done, by kind.
+
+        Raises
+        ------
+        LakeUnavailable
+            If some of it failed; the other table was looked after all the same.
         """
         done: dict[str, dict[str, int]] = {}
-        times: dict[Kind, str] = {"predictions": "event_time", "labels": "observed_at"}
-        for kind, column in times.items():
-            folder = self._folder(kind, model)
-            if forget_before is not None:
-                folder.forget(f"{column} < '{forget_before.astimezone(UTC).isoformat()}'")
-            done[kind] = folder.maintain()
+        failure: LakeUnavailable | None = None
+        for kind in _TIMES:
+            try:
+                done[kind] = self._folder(kind, model).maintain()
+            except LakeUnavailable as error:
+                failure = error
+        if failure is not None:
+            raise failure
         return done
 
     def _kept(self, snapshot: Snapshot) -> pa.Table | None:
-        view = self._folder("references", snapshot.model).view()
-        if view is None:
-            return None
-        files = _reference_files(view, snapshot.digest)
-        rows = view.read(files, columns=["position", *snapshot.columns], where=ds.field("reference") == snapshot.digest)
-        return rows.sort_by("position").select(list(snapshot.columns)).combine_chunks()
+        return references.read(self._folder("references", snapshot.model), snapshot)
 
     def _as_it_was(self, snapshot: Snapshot) -> pa.Table | None:
         return self._trained(snapshot, {table["kind"]: table["version"] for table in snapshot.tables})
@@ -302,11 +367,7 @@ class Lake:
                 f"{self.root}/{kind}/{model}",
                 stats=_STATS[kind],
                 partition_by=("reference",) if kind == "references" else (),
-                history=_HISTORY if kind in {"predictions", "labels"} else None,
+                history=self._history if kind in {"predictions", "labels"} else None,
                 storage_options=self._options,
             )
         return self._folders[key]
-
-
-def _reference_files(view: View, digest: str) -> pa.Table:
-    return view.files.filter(pc.equal(view.files["partition.reference"], digest))

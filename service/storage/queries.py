@@ -9,13 +9,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from service.storage.delta import View
 from service.storage.rows import LABEL_TYPES, MOMENT, join_labels, newest_labels, sorted_rows
+from service.storage.view import Group, View
 
-__all__ = ["Kind", "Question", "between", "by_id", "known_labels", "reach", "training", "watermark"]
+__all__ = [
+    "Kind",
+    "Question",
+    "Seen",
+    "arrived",
+    "between",
+    "by_id",
+    "known_labels",
+    "labels_of",
+    "labels_since",
+    "reach",
+    "training",
+    "watermark",
+]
 
 Kind = Literal["predictions", "labels", "datasets", "references"]
 _STEP = timedelta(microseconds=1)
+_EXACTLY = 100_000
+"""Up to so many new labels are counted by their ids; above it a label that was sent twice counts twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +70,15 @@ def between(
     return view.read(view.between("event_time", low, until), columns=columns, where=_span("event_time", after, until))
 
 
+def arrived(view: View, *, before: datetime, since: datetime) -> pa.Table:
+    """Return the rows of ``event_time <= before`` that were answered from `since` on, without their features."""
+    where = _span("event_time", None, before) & (ds.field("answered_at") >= pa.scalar(since, MOMENT))
+    return view.read(view.between("answered_at", since, None), columns=["id", "event_time", "answered_at"], where=where)
+
+
 def by_id(view: View, wanted: str) -> pa.Table:
     """Return the rows with that id."""
-    return view.read(view.between("id", wanted, wanted), where=ds.field("id") == wanted)
+    return view.find("id", wanted)
 
 
 def known_labels(view: View, observed_until: datetime | None) -> pa.Table:
@@ -66,37 +87,100 @@ def known_labels(view: View, observed_until: datetime | None) -> pa.Table:
     return newest_labels(view.read(files, where=_span("observed_at", None, observed_until)))
 
 
-def watermark(view: View) -> datetime | None:
-    """Return the newest event time that is not later than its answer."""
-    newest: datetime | None = None
+def labels_of(view: View, ids: pa.ChunkedArray | pa.Array, observed_until: datetime | None) -> pa.Table:
+    """Return one label for each of `ids` that has one; reads only files that may hold such a label.
+
+    Ids begin with the moment they were made, and labels are stored as they arrive: those of a window lie together.
+    """
+    wanted = pc.drop_null(pc.unique(ids))
+    wanted = wanted.take(pc.sort_indices(wanted))
+    if not len(wanted):
+        return view.schema.empty_table()
+    where = (ds.field("id") >= wanted[0]) & (ds.field("id") <= wanted[-1])
+    known = _span("observed_at", None, observed_until)
+    rows = view.read(view.holding("id", wanted), where=where if known is None else where & known)
+    return newest_labels(rows.filter(pc.is_in(rows["id"], value_set=wanted)))
+
+
+def labels_since(view: View, after: datetime | None, until: datetime | None) -> int:
+    """Return how many predictions got a label that was observed in ``after < observed_at <= until``."""
+    files = view.between("observed_at", after, until)
+    where = _span("observed_at", after, until)
+    n = sum(files["num_records"].to_pylist()) if where is None else view.count(files, where)
+    if n > _EXACTLY:
+        return n
+    return int(pc.count_distinct(view.read(files, columns=["id"], where=where)["id"]).as_py())
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The watermark of one version of a table, and the files that it took into account."""
+
+    version: int
+    files: frozenset[str]
+    newest: datetime | None
+
+
+def watermark(view: View, seen: Seen | None = None) -> Seen:
+    """Return the newest event time that is not later than its answer.
+
+    Parameters
+    ----------
+    seen
+        What was found before: only files that have come since are opened. Rows are never changed, and those that
+        retention takes away are the oldest.
+    """
+    if seen is not None and seen.version == view.version:
+        return seen
+    newest = None if seen is None else seen.newest
     for file in _newest_first(view.files):
         most = file["max.event_time"]
         # Statistics are cut down to milliseconds: a file that ends in the same one may still hold a newer row.
         if newest is not None and most is not None and most + timedelta(milliseconds=1) <= newest:
             break
-        rows = view.read(_only(view.files, file["path"]), columns=["event_time", "answered_at"])
+        if seen is not None and file["path"] in seen.files:
+            continue
+        rows = view.read(view.only(file["path"]), columns=["event_time", "answered_at"])
         past = rows.filter(pc.less_equal(rows["event_time"], rows["answered_at"]))
         found = pc.max(past["event_time"]).as_py()
         newest = found if newest is None or (found is not None and found > newest) else newest
-    return newest
+    return Seen(view.version, frozenset(view.files["path"].to_pylist()), newest)
 
 
 def reach(view: View, n: int, until: datetime | None) -> datetime | None:
     """Return a moment, exclusive, after which there are at least `n` rows up to `until`; None: look at all."""
+    files = {file["path"]: _whole(file) for file in _newest_first(view.files)}
+    opened = _newest_rows(files, n, until)
+    if opened is None:
+        return None
+    # A file holds some 100,000 rows: its groups tell more exactly how far back to go.
+    groups = [group for path in opened for group in view.groups(path, "event_time")]
+    if all(group.most is not None for group in groups):
+        groups.sort(key=lambda group: group.most, reverse=True)
+    narrowed = _newest_rows(dict(enumerate(groups)), n, until)
+    chosen = [files[path] for path in opened] if narrowed is None else [groups[place] for place in narrowed]
+    lowest: datetime = min(group.least for group in chosen)
+    return lowest - _STEP
+
+
+def _newest_rows(groups: Mapping[Any, Group], n: int, until: datetime | None) -> list[Any] | None:
+    """Return the first of the groups, newest first, that hold `n` rows up to `until`; None if all of them may not."""
     rows = 0
-    lowest: datetime | None = None
-    for file in _newest_first(view.files):
-        least, most = file["min.event_time"], file["max.event_time"]
-        if least is None:
+    taken: list[Any] = []
+    for name, group in groups.items():
+        if group.least is None or group.most is None:
             return None
-        if until is not None and least > until:
+        if until is not None and group.least > until:
             continue
-        lowest = least if lowest is None or least < lowest else lowest
-        if until is None or most + timedelta(milliseconds=1) <= until:
-            rows += file["num_records"]
+        taken.append(name)
+        rows += group.rows if until is None or group.most + timedelta(milliseconds=1) <= until else 0
         if rows >= n:
-            return lowest - _STEP
+            return taken
     return None
+
+
+def _whole(file: Mapping[str, Any]) -> Group:
+    return Group(file["min.event_time"], file["max.event_time"], file["num_records"])
 
 
 def training(views: Mapping[Kind, View | None], question: Question) -> tuple[pa.Table, dict[str, int]]:
@@ -151,7 +235,3 @@ def _newest_first(files: pa.Table) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = files.select(wanted).to_pylist()
     latest = datetime.max.replace(tzinfo=UTC)
     return sorted(rows, key=lambda file: file["max.event_time"] or latest, reverse=True)
-
-
-def _only(files: pa.Table, path: str) -> pa.Table:
-    return files.filter(pc.equal(files["path"], path))

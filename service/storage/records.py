@@ -4,6 +4,7 @@ A record is magic, length and crc32 of its payload; the payload is a length, a m
 no schema from elsewhere: the header names the columns and their kinds.
 """
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -211,7 +212,7 @@ def _predictions(header: dict[str, Any], payload: bytes, start: int) -> Predicti
 
     def take(kind: Any, shape: tuple[int, ...]) -> np.ndarray:
         nonlocal place
-        array = np.frombuffer(payload, kind, count=int(np.prod(shape)), offset=place).reshape(shape)
+        array = np.frombuffer(payload, kind, count=math.prod(shape), offset=place).reshape(shape)
         place += array.nbytes
         return array
 

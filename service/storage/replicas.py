@@ -19,6 +19,7 @@ __all__ = [
     "hello",
     "live",
     "report",
+    "report_health",
     "serving",
 ]
 
@@ -85,9 +86,28 @@ def forget(conn: Connection, silent_s: float) -> list[str]:
     return gone
 
 
-def report(conn: Connection, replica_id: str, model: str, version: int | None, generation: int | None) -> None:
-    """Write what the replica's slot holds."""
-    _upsert(conn, replica_id, model, {"version": version, "generation": generation})
+def report(
+    conn: Connection,
+    replica_id: str,
+    model: str,
+    version: int | None,
+    generation: int | None,
+    *,
+    bound_at: datetime | None = None,
+    health: dict[str, Any] | None = None,
+) -> datetime:
+    """Write what the replica's slot holds since `bound_at`, which is now when left out; return that time."""
+    bound_at = bound_at or now(conn)
+    values = {"version": version, "generation": generation, "bound_at": bound_at, "health": health}
+    _upsert(conn, replica_id, model, values)
+    return bound_at
+
+
+def report_health(conn: Connection, replica_id: str, model: str, health: dict[str, Any]) -> None:
+    """Write how the bundles do that the replica holds or held; nothing if it has reported none."""
+    at = {"replica_id": replica_id, "model": model}
+    query = update(replica_models).where(*(replica_models.c[name] == value for name, value in at.items()))
+    conn.execute(query.values(health=health))
 
 
 def answer_swap(

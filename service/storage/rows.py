@@ -72,14 +72,18 @@ def labels_table(batches: Iterable[LabelBatch]) -> pa.Table:
 
 
 def newest_labels(labels: pa.Table) -> pa.Table:
-    """Return one label for each id: the one that was observed last, and of these the one that was received last."""
-    if not labels.num_rows:
+    """Return one label for each id: the one that was observed last, and of these the one that was received last.
+
+    Of labels with both moments alike the greatest stays: whichever came first, and however files were merged since.
+    """
+    ids = pc.dictionary_encode(labels["id"].combine_chunks()) if labels.num_rows else None
+    if ids is None or len(ids.dictionary) == labels.num_rows:
         return labels
-    order = np.lexsort((_microseconds(labels["received_at"]), _microseconds(labels["observed_at"])))
-    ids = pc.dictionary_encode(labels["id"].combine_chunks().take(pa.array(order)))
-    newest = np.full(len(ids.dictionary), -1)
-    newest[ids.indices.to_numpy()] = np.arange(len(order))  # of equal indices the last assignment stays
-    return labels.take(pa.array(order[np.sort(newest)]))
+    ranks = pc.rank(labels["label"].combine_chunks(), tiebreaker="dense").to_numpy(zero_copy_only=False)
+    order = np.lexsort((ranks, _microseconds(labels["received_at"]), _microseconds(labels["observed_at"])))
+    newest = np.empty(len(ids.dictionary), dtype=np.int64)
+    newest[ids.indices.to_numpy()[order]] = order  # of equal indices the last assignment stays
+    return labels.take(pa.array(np.sort(newest)))
 
 
 def join_labels(predictions: pa.Table, labels: pa.Table) -> pa.Table:
@@ -115,7 +119,7 @@ def _of_alike(batches: list[PredictionBatch]) -> pa.Table:
     numeric = np.concatenate([batch.numeric for batch in batches])
     ids = id_texts(np.concatenate([batch.ids for batch in batches]))
     columns: dict[str, Any] = {
-        "id": pa.array(ids.astype("U36") if len(ids) else [], pa.string()),
+        "id": _texts(ids),
         "event_time": _moments(np.concatenate([batch.event_time_us for batch in batches])),
         "answered_at": _moments(np.repeat([batch.answered_at_us for batch in batches], sizes)),
         "version": pa.array(np.repeat([batch.version for batch in batches], sizes), pa.int32()),
@@ -136,6 +140,12 @@ def _of_alike(batches: list[PredictionBatch]) -> pa.Table:
         offsets = np.arange(len(ids) + 1, dtype=np.int32) * first.probabilities.shape[1]
         columns["probabilities"] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
     return pa.table(columns)
+
+
+def _texts(ids: np.ndarray) -> pa.Array:
+    """Return texts of one length as a column, without a Python object for each."""
+    offsets = np.arange(len(ids) + 1, dtype=np.int32) * ids.dtype.itemsize
+    return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(ids))
 
 
 def _moments(microseconds: np.ndarray) -> pa.Array:

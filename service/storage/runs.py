@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import Conflict, LeaseLost, NotAllowedNow, RunInProgress, UnknownRun
@@ -22,7 +22,11 @@ __all__ = [
     "get",
     "heartbeat",
     "list_of",
+    "lock",
     "progress",
+    "retried",
+    "revision",
+    "since",
     "transition",
     "unfinished",
 ]
@@ -76,6 +80,7 @@ class RunEvent:
     actor: str
     reason: str
     token: int | None
+    code: str | None = None
 
 
 def create(
@@ -186,7 +191,8 @@ def transition(
             conn.execute(update(runs).where(runs.c.id == run_id).values(**{**values, **columns}))
     except IntegrityError as error:
         raise _in_progress(conn, row.model) from error
-    _record(conn, run_id, at=at, before=before, after=after, actor=actor, reason=reason, token=token)
+    code = columns.get("code")
+    _record(conn, run_id, at=at, before=before, after=after, actor=actor, reason=reason, token=token, code=code)
     return get(conn, run_id)
 
 
@@ -217,13 +223,23 @@ def get(conn: Connection, run_id: str) -> Run:
     return _run(row)
 
 
+def lock(conn: Connection, run_id: str) -> Run:
+    """Return the run, and keep it as it is until the caller's transaction ends; raises as `get` does."""
+    _locked(conn, run_id, None)
+    return get(conn, run_id)
+
+
 def list_of(conn: Connection, model: str | None = None, *, limit: int = 100, before: str | None = None) -> list[Run]:
-    """Return the newest runs first; `before` is the id to go on from."""
-    query = select(runs).order_by(runs.c.id.desc()).limit(limit)
+    """Return the newest runs first, by the database's clock; `before` is the id to go on from.
+
+    Not by the ids' own time: they are made on hosts, whose clocks may differ.
+    """
+    place = (runs.c.requested_at, runs.c.id)
+    query = select(runs).order_by(*(column.desc() for column in place)).limit(limit)
     if model is not None:
         query = query.where(runs.c.model == model)
     if before is not None:
-        query = query.where(runs.c.id < before)
+        query = query.where(tuple_(*place) < select(*place).where(runs.c.id == before).scalar_subquery())
     return [_run(row) for row in conn.execute(query).mappings()]
 
 
@@ -252,8 +268,27 @@ def events(conn: Connection, run_id: str) -> list[RunEvent]:
 def unfinished(conn: Connection) -> list[Run]:
     """Return the runs that have not ended, the oldest first: the waiting ones and those on probation among them."""
     ended = [state.value for state in TERMINAL]
-    query = select(runs).where(runs.c.state.not_in(ended)).order_by(runs.c.id)
+    query = select(runs).where(runs.c.state.not_in(ended)).order_by(runs.c.requested_at, runs.c.id)
     return [_run(row) for row in conn.execute(query).mappings()]
+
+
+def revision(conn: Connection, run_id: str) -> int:
+    """Return the number of the run's newest transition: it changes with every one."""
+    return conn.scalar(select(func.max(run_events.c.seq)).where(run_events.c.run_id == run_id)) or 0
+
+
+def retried(conn: Connection, run_id: str, code: str) -> int:
+    """Return how often the run went back to the queue because of `code`."""
+    c = run_events.c
+    query = select(func.count()).where(c.run_id == run_id, c.after == RunState.QUEUED.value, c.code == code)
+    return conn.scalar(query) or 0
+
+
+def since(conn: Connection, run_id: str, state: RunState) -> datetime | None:
+    """Return when the run came to `state` for the first time."""
+    c = run_events.c
+    found: datetime | None = conn.scalar(select(func.min(c.at)).where(c.run_id == run_id, c.after == state.value))
+    return found
 
 
 def _same_request(conn: Connection, model: str, key: str | None, digest: str | None) -> Run | None:
@@ -296,6 +331,7 @@ def _record(
     actor: str,
     reason: str,
     token: int | None,
+    code: str | None = None,
 ) -> None:
     count = select(run_events.c.seq).where(run_events.c.run_id == run_id).order_by(run_events.c.seq.desc()).limit(1)
     conn.execute(
@@ -308,6 +344,7 @@ def _record(
             actor=actor,
             reason=reason,
             token=token,
+            code=code,
         )
     )
 

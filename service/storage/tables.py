@@ -200,6 +200,7 @@ run_events = Table(
     Column("actor", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("token", Counter, nullable=True),
+    Column("code", String(48), nullable=True),  # slug of what led to it: retries are counted by it
 )
 
 checks = Table(

@@ -35,6 +35,12 @@ class VersionRow:
     learned_until: datetime
     created_at: datetime
 
+    @property
+    def compiled(self) -> str:
+        """What came of compiling it: ``proved``, ``refused`` or ``unavailable``."""
+        told = self.manifest.get("compiled") or {}
+        return "proved" if "artifact" in told else "refused" if "refused" in told else "unavailable"
+
 
 def next_number(conn: Connection, model: str) -> int:
     """Return the number that the model's next version takes; hold it by inserting in the same transaction."""

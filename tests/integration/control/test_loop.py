@@ -1,27 +1,18 @@
 """The loop behind the API with real processes: first version, stream, check by event time, run, gate, promotion."""
 
 import gzip
-import time
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from service.control.controller import Controller, Place
-from service.control.files import load_spec, read_source
-from service.control.processes import Surroundings
+from service.domain.probation import ProbationState
 from service.domain.run import RunState, Trigger
 from service.domain.version import VersionState
-from service.learning.frames import between, canonical
-from service.learning.schema import infer
-from service.storage import champions, checks, models, runs, versions
-from service.storage.database import Database
-from service.telemetry import Telemetry
-from tests.serving_stand_in import StandIn
+from service.storage import champions, checks, models, probations, runs, versions
+from tests.looped import WEEK, Loop
 
 SPEC = """
 from sklearn.linear_model import LogisticRegression
@@ -33,7 +24,6 @@ spec = ModelSpec(
     retrain=Retrain(min_labels=50, degradation=0.5, cooldown="7d", max_age=None),
 )
 """
-WEEK = timedelta(days=7)
 
 
 def a_project(folder: Path) -> Path:
@@ -51,77 +41,13 @@ def a_project(folder: Path) -> Path:
     return folder
 
 
-class Loop:
-    """A controller in this process, with its real children, and the traffic of one model."""
-
-    def __init__(self, folder: Path) -> None:
-        self.project = a_project(folder / "project")
-        self.home = folder / "home"
-        self.home.mkdir()
-        self.database = Database(f"sqlite:///{self.home / 'retrue.db'}")
-        self.database.migrate()
-        self.place = Place(
-            database=f"sqlite:///{self.home / 'retrue.db'}",
-            lake=self.home / "lake",
-            artifacts=self.home / "artifacts",
-            reports=self.home / "reports",
-            models_folder=self.project / "models",
-            tick_s=0.1,
-            surroundings=Surroundings(nice=0),
-        )
-        self.controller = self.start()
-        self.traffic = StandIn(self.home, self.database, "shop", label_delay=timedelta(hours=1))
-        spec = load_spec(self.project / "models" / "shop.py", self.project)
-        source = read_source(spec, self.project)
-        self.rows = canonical(spec, infer(spec, source), source)
-
-    def start(self) -> Controller:
-        controller = Controller(self.place, self.database, Telemetry())
-        controller.start()
-        return controller
-
-    def until(self, seen: Callable[[Any], Any], *, within_s: float = 40) -> Any:
-        ends = time.monotonic() + within_s
-        while time.monotonic() < ends:
-            with self.database.read() as conn:
-                if found := seen(conn):
-                    return found
-            time.sleep(0.02)
-        with self.database.read() as conn:
-            facts = [(run.state, run.code, (run.gate or {}).get("reason"), run.detail) for run in runs.list_of(conn)]
-            broken = [(row.name, row.error) for row in models.list_all(conn)]
-        pytest.fail(f"not within {within_s} s; runs: {facts}; models: {broken}")
-
-    def champion(self, version: int) -> champions.Champion:
-        found: champions.Champion = self.until(
-            lambda conn: (now := champions.current(conn, "shop")) and now.version == version and now
-        )
-        self.until(lambda conn: not [run for run in runs.unfinished(conn) if run.active])
-        return found
-
-    def ended(self, run_id: str | None) -> runs.Run:
-        assert run_id is not None
-        found: runs.Run = self.until(lambda conn: not (now := runs.get(conn, run_id)).active and now)
-        return found
-
-    def stream_week(self, end: Any) -> checks.Check:
-        rows = between(self.rows, after=end - WEEK, until=end)
-        for first in range(0, len(rows), 24):
-            self.traffic.send(rows.iloc[first : first + 24])
-        self.traffic.commit()
-        done: checks.Check = self.until(
-            lambda conn: (last := checks.latest_done(conn, "shop")) and last.window_until == end and last
-        )
-        return done
-
-
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
-    loop = Loop(tmp_path_factory.mktemp("loop"))
+    folder = tmp_path_factory.mktemp("loop")
+    a_project(folder / "project")
+    loop = Loop(folder, "shop")
     yield loop
-    loop.controller.stop()
-    loop.traffic.close()
-    loop.database.close()
+    loop.close()
 
 
 def test_the_loop_learns_serves_notices_retrains_and_promotes(loop: Loop) -> None:
@@ -154,7 +80,7 @@ def test_the_loop_learns_serves_notices_retrains_and_promotes(loop: Loop) -> Non
         run = runs.get(conn, turned.run_id or "")
         version = versions.get(conn, "shop", 3)
         states = [event.after for event in runs.events(conn, run.id)]
-    assert (run.state, run.trigger, run.check_id) == (RunState.SUCCEEDED, Trigger.PERFORMANCE, turned.id)
+    assert (run.state, run.trigger, run.check_id) == (RunState.PROBATION, Trigger.PERFORMANCE, turned.id)
     assert states == [
         RunState.QUEUED,
         RunState.PREPARING,
@@ -163,7 +89,7 @@ def test_the_loop_learns_serves_notices_retrains_and_promotes(loop: Loop) -> Non
         RunState.PACKAGING,
         RunState.EVALUATING,
         RunState.PROMOTING,
-        RunState.SUCCEEDED,
+        RunState.PROBATION,
     ]
     assert run.until == turned.window_until
     assert run.until is not None
@@ -176,6 +102,14 @@ def test_the_loop_learns_serves_notices_retrains_and_promotes(loop: Loop) -> Non
     after = loop.stream_week(start + 5 * WEEK)
     assert after.version == 3
     assert after.degraded is False
+    kept = loop.until(lambda conn: (now := runs.get(conn, run.id)).state is RunState.SUCCEEDED and now)
+    assert kept.code == "clean"
+    with loop.database.read() as conn:
+        probation = probations.of_run(conn, run.id)
+    assert probation is not None
+    assert probation.state is ProbationState.KEPT
+    assert probation.evidence is not None
+    assert probation.evidence["comparison"]["previous_loss"] > 0.7  # version 1 has the world upside down
     assert loop.traffic.accuracy([3]) > 0.8
 
 

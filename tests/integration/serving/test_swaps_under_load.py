@@ -65,6 +65,10 @@ def spooled(home: Path) -> Iterator[PredictionBatch]:
 class Load:
     """What callers sent and got while slots were rebound."""
 
+    swaps: int = SWAPS
+    per_swap: int = 3
+    """Answers to wait for under each generation."""
+    callers: int = CALLERS
     answers: list[tuple[list[list[float]], dict[str, Any]]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     is_over: bool = False
@@ -80,10 +84,10 @@ class Load:
                 self.answers.append((rows, response.json()))
 
     async def swap(self, served: Served) -> None:
-        for generation in range(2, SWAPS + 2):
+        for generation in range(2, self.swaps + 2):
             served.worker.slots.bind(served.bundles[generation % VERSIONS].under(generation))
             seen = len(self.answers)
-            while len(self.answers) < seen + 3:  # noqa: ASYNC110  a few requests in every generation
+            while len(self.answers) < seen + self.per_swap:  # noqa: ASYNC110  a few requests in every generation
                 await asyncio.sleep(0)
         self.is_over = True
 
@@ -92,7 +96,7 @@ class Load:
             served.worker.slots.bind(served.bundles[1].under(1))
             transport = httpx.ASGITransport(served.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://retrue") as client:
-                await asyncio.gather(self.swap(served), *(self.call(client, seed) for seed in range(CALLERS)))
+                await asyncio.gather(self.swap(served), *(self.call(client, seed) for seed in range(self.callers)))
 
 
 Told = dict[str, tuple[int, int, float]]
@@ -106,7 +110,7 @@ def answered(load: Load, bundles: list[Bundle]) -> Told:
         version, generation = answer["version"], answer["generation"]
         assert version == bundles[generation % VERSIONS].version
         # Alone or in a batch: the same but for the last bits of a sum, which depend on the block's shape.
-        alone = [float(by_version[version].estimator.predict(np.array([row]))[0]) for row in rows]
+        alone = by_version[version].estimator.predict(np.array(rows))
         np.testing.assert_allclose(answer["predictions"], alone, rtol=1e-9, atol=1e-12)
         told |= {
             one: (version, generation, value) for one, value in zip(answer["ids"], answer["predictions"], strict=True)

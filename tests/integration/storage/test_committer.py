@@ -37,6 +37,8 @@ class Home:
         self.root, self.spool, self.lake = root, root / "spool", Lake(root / "lake")
         self.answered: list[str] = []
         self.commits: list[Committed] = []
+        self.failures: list[tuple[str, str]] = []
+        self.now = 0.0
         self.damage: list[tuple[Path, str]] = []
         self.committer = self.a_committer()
 
@@ -45,7 +47,9 @@ class Home:
             self.spool,
             Lake(self.root / "lake"),
             on_commit=self.commits.append,
+            on_failure=lambda kind, why: self.failures.append((kind, why)),
             on_damage=lambda path, why: self.damage.append((path, why)),
+            monotonic=lambda: self.now,
         )
 
     def writer(self, **overrides: Any) -> SpoolWriter:
@@ -267,6 +271,9 @@ def test_while_the_lake_is_away_everything_waits(home: Home, monkeypatch: pytest
         report = home.committer.run_once()
     assert (report.commits, report.left, report.damaged) == (0, 4, 0)
     assert report.errors
+    assert {kind for kind, _ in home.failures} == {"predictions", "labels"}
+    assert home.committer.run_once().left == 4  # it is left alone for a moment
+    home.now += 1
     assert home.committer.run_once().left == 0
     home.assert_exactly_once()
 
@@ -282,6 +289,7 @@ def test_a_table_that_is_away_holds_up_no_other(home: Home, monkeypatch: pytest.
     report = home.committer.run_once()
     assert (report.predictions, report.labels, report.left) == (12, 0, 1)
     monkeypatch.setattr(Lake, "append_labels", real)
+    home.now += 1
     report = home.committer.run_once()
     assert (report.predictions, report.labels, report.left) == (0, 2, 0)
     home.assert_exactly_once()
@@ -297,7 +305,7 @@ def test_two_committers_never_work_at_once(home: Home) -> None:
 
 
 def test_a_big_backlog_is_moved_in_rounds(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.storage.committer._ROUND_BYTES", 1)
+    monkeypatch.setattr("service.storage.turns.ROUND_BYTES", 1)
     fill(home)
     report = home.committer.run_once()
     assert (report.commits, report.left) == (4, 0)

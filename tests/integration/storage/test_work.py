@@ -41,7 +41,7 @@ def test_a_model_has_at_most_one_active_run(database: Database, at: datetime) ->
             ask(conn, at)
         assert caught.value.facts["run"] == run.id
         assert runs.active(conn, MODEL) == run
-        go(conn, run, RunState.SKIPPED, at)
+        go(conn, run, RunState.CANCELLED, at)
         assert runs.active(conn, MODEL) is None
         ask(conn, at)
 
@@ -71,7 +71,7 @@ def test_the_same_request_makes_the_same_run(database: Database, at: datetime) -
     with database.write() as conn:
         run = ask(conn, at, idempotency_key="k", request_digest="d")
         assert ask(conn, at, idempotency_key="k", request_digest="d") == run
-        go(conn, run, RunState.SKIPPED, at)
+        go(conn, run, RunState.CANCELLED, at)
         assert ask(conn, at, idempotency_key="k", request_digest="d").id == run.id
         with pytest.raises(Conflict) as caught:
             ask(conn, at, idempotency_key="k", request_digest="other")
@@ -126,14 +126,14 @@ def test_a_stale_leader_can_write_nothing_on_a_run(database: Database, at: datet
 def test_a_waiting_run_gives_way_and_must_wait_for_the_active_one(database: Database, at: datetime) -> None:
     with database.write() as conn:
         first = ask(conn, at)
-        for state in (RunState.PREPARING, RunState.AWAITING_LABELS):
+        for state in (RunState.PREPARING, RunState.VALIDATING, RunState.AWAITING_LABELS):
             first = go(conn, first, state, at)
         second = ask(conn, at)
         with pytest.raises(RunInProgress) as caught:
             go(conn, first, RunState.PREPARING, at)
         assert caught.value.facts["run"] == second.id
         assert {run.id for run in runs.unfinished(conn)} == {first.id, second.id}
-        go(conn, second, RunState.SKIPPED, at)
+        go(conn, second, RunState.CANCELLED, at)
         assert go(conn, first, RunState.PREPARING, at).active
 
 
@@ -150,9 +150,30 @@ def test_progress_is_a_sign_of_life(database: Database, at: datetime) -> None:
 
 def test_runs_are_read_in_pages(database: Database, at: datetime) -> None:
     with database.write() as conn:
-        made = [go(conn, ask(conn, at), RunState.SKIPPED, at).id for _ in range(3)]
+        made = [go(conn, ask(conn, at), RunState.CANCELLED, at).id for _ in range(3)]
         assert [run.id for run in runs.list_of(conn, MODEL, limit=2)] == [made[2], made[1]]
         assert [run.id for run in runs.list_of(conn, limit=2, before=made[1])] == [made[0]]
+
+
+def test_the_newest_is_so_by_the_databases_clock_not_by_that_of_the_host_that_made_its_id(
+    database: Database, at: datetime
+) -> None:
+    with database.write() as conn:
+        later = go(conn, ask(conn, at + timedelta(hours=1)), RunState.CANCELLED, at)
+        earlier = go(conn, ask(conn, at), RunState.CANCELLED, at)
+        assert earlier.id > later.id  # as if made by a host whose clock is ahead
+        assert [run.id for run in runs.list_of(conn, MODEL)] == [later.id, earlier.id]
+        assert [run.id for run in runs.list_of(conn, MODEL, before=later.id)] == [earlier.id]
+        made = []
+        for moment in (at + timedelta(hours=1), at):
+            check = checks.create(conn, MODEL, actor="ada", at=moment)
+            made.append(checks.finish(conn, check.id, at=moment, verdict="clean").id)
+        assert made == sorted(made)
+        assert [check.id for check in checks.list_of(conn, MODEL)] == made
+        assert [check.id for check in checks.list_of(conn, MODEL, before=made[0])] == made[1:]
+        latest = checks.latest_done(conn, MODEL)
+        assert latest is not None
+        assert latest.id == made[0]
 
 
 def test_a_check_that_is_asked_for_twice_is_one_check(database: Database, at: datetime) -> None:

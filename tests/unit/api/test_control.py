@@ -3,13 +3,15 @@
 import gzip
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
-from service.domain.errors import DatabaseUnavailable
-from service.domain.run import RunState
-from service.storage import audit, champions, checks, models, runs, versions
+from service.domain.errors import DatabaseUnavailable, NotAllowedNow
+from service.domain.run import RunState, Trigger
+from service.storage import audit, champions, checks, models, runs, tables, versions
 from tests.served import AT, FLIP, crown, flip, pack
 from tests.unit.api.conftest import Api
 
@@ -56,20 +58,118 @@ def test_a_queued_run_is_cancelled_at_once_and_a_working_one_is_told_to_stop(api
     assert api.client.post(f"/v1/runs/{run_id}/cancel", json={"reason": "no"}).json()["state"] == "cancelled"
     run_id = api.client.post("/v1/models/flip/runs", json={}).json()["id"]
     move(api, run_id, RunState.PREPARING, RunState.VALIDATING)
-    assert api.client.post(f"/v1/runs/{run_id}/cancel").json()["state"] == "cancelling"
-    assert api.client.post(f"/v1/runs/{run_id}/cancel").status_code == 409
+    for _ in range(2):
+        assert api.client.post(f"/v1/runs/{run_id}/cancel").json()["state"] == "cancelling"
     events = api.client.get(f"/v1/runs/{run_id}/events").json()["events"]
     assert [event["after"] for event in events] == ["queued", "preparing", "validating", "cancelling"]
 
 
-@pytest.mark.parametrize(("verb", "state"), [("approve", "promoting"), ("reject", "rejected")])
-def test_only_a_run_that_awaits_approval_can_be_decided(api: Api, verb: str, state: str) -> None:
+S = RunState
+TO_APPROVAL = (S.PREPARING, S.VALIDATING, S.TRAINING, S.PACKAGING, S.EVALUATING, S.AWAITING_APPROVAL)
+
+
+def awaiting(api: Api, *, parent: int | None = 1) -> str:
+    """Ask for a run and take it, with version 2, to where a person decides."""
+    run_id: str = api.client.post("/v1/models/flip/runs", json={}).json()["id"]
+    with api.database.write() as conn:
+        versions.insert(conn, replace(pack(api.store, FLIP, flip(1), number=2), parent=parent, run_id=run_id))
+    move(api, run_id, *TO_APPROVAL)
+    with api.database.write() as conn:
+        conn.execute(update(tables.runs).where(tables.runs.c.id == run_id).values(version=2))
+    return run_id
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "version"), [("approve", "promoting", "approved"), ("reject", "rejected", "rejected")]
+)
+def test_only_a_run_that_awaits_approval_can_be_decided(api: Api, verb: str, state: str, version: str) -> None:
     run_id = api.client.post("/v1/models/flip/runs", json={}).json()["id"]
-    assert api.client.post(f"/v1/runs/{run_id}/{verb}", json={}).status_code == 409
-    S = RunState
-    move(api, run_id, S.PREPARING, S.VALIDATING, S.TRAINING, S.PACKAGING, S.EVALUATING, S.AWAITING_APPROVAL)
-    response = api.client.post(f"/v1/runs/{run_id}/{verb}", json={"reason": "looked at it"})
+    any_state = {"If-Match": "*"}
+    assert api.client.post(f"/v1/runs/{run_id}/{verb}", json={}, headers=any_state).status_code == 409
+    api.client.post(f"/v1/runs/{run_id}/cancel")
+    run_id = awaiting(api)
+    seen = {"If-Match": api.client.get(f"/v1/runs/{run_id}").headers["etag"]}
+    response = api.client.post(f"/v1/runs/{run_id}/{verb}", json={"reason": "looked at it"}, headers=seen)
     assert (response.status_code, response.json()["state"]) == (202, state)
+    with api.database.read() as conn:
+        assert versions.get(conn, "flip", 2).state.value == version
+    assert actions(api)[0] == f"run_{verb}"
+
+
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_who_decides_must_say_what_he_looked_at(api: Api, verb: str) -> None:
+    run_id = awaiting(api)
+    url = f"/v1/runs/{run_id}/{verb}"
+    assert api.client.post(url, json={}).status_code == 428
+    assert api.client.post(url, json={}, headers={"If-Match": "then"}).status_code == 400
+    seen = {"If-Match": api.client.get(f"/v1/runs/{run_id}").headers["etag"]}
+    move(api, run_id, S.EVALUATING, S.AWAITING_APPROVAL)
+    stale = api.client.post(url, json={}, headers=seen)
+    assert (stale.status_code, stale.json()["code"]) == (412, "out-of-date")
+    assert api.client.get(f"/v1/runs/{run_id}").json()["state"] == "awaiting_approval"
+
+
+def test_a_challenger_that_was_judged_against_another_champion_is_not_approved(api: Api) -> None:
+    run_id = awaiting(api)
+    crown(api.database, pack(api.store, FLIP, flip(3), number=3))
+    refused = api.client.post(f"/v1/runs/{run_id}/approve", json={}, headers={"If-Match": "*"})
+    assert (refused.status_code, refused.json()["code"]) == (412, "generation-mismatch")
+    assert "judged against version 1, and the champion is version 3" in refused.json()["detail"]
+
+
+def test_a_run_that_promotes_is_cancelled_with_its_swap_until_the_champion_has_moved(api: Api) -> None:
+    run_id = awaiting(api)
+    move(api, run_id, S.PROMOTING)
+    with api.database.write() as conn:
+        swap_id = champions.request_swap(
+            conn, "flip", version=2, expected_generation=1, actor="t", reason="t", kind="promote", run_id=run_id,
+            event_time=None, at=AT,
+        )  # fmt: skip
+    assert api.client.post(f"/v1/runs/{run_id}/cancel").json()["state"] == "cancelled"
+    assert api.client.post(f"/v1/runs/{run_id}/cancel").status_code == 202
+    with api.database.read() as conn:
+        swap = champions.find_swap(conn, swap_id)
+        assert swap is not None
+        assert (swap.state, versions.get(conn, "flip", 2).state.value) == ("failed", "rejected")
+    with api.database.write() as conn, pytest.raises(NotAllowedNow):
+        champions.swap(
+            conn, "flip", version=2, expected_generation=1, actor="t", reason="t", kind="promote", run_id=run_id,
+            event_time=None, at=AT, swap_id=swap_id,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [S.PROBATION, S.SUCCEEDED])
+def test_a_run_whose_version_is_champion_is_taken_back_not_cancelled(api: Api, after: RunState) -> None:
+    run_id = awaiting(api)
+    move(api, run_id, S.PROMOTING, after)
+    refused = api.client.post(f"/v1/runs/{run_id}/cancel")
+    assert refused.status_code == 409
+    assert "rollback" in refused.json()["detail"]
+
+
+def test_a_request_joins_the_run_in_its_way_or_takes_the_place_of_a_queued_one_that_would_do_less(api: Api) -> None:
+    def ask(**body: Any) -> dict[str, Any]:
+        response = api.client.post("/v1/models/flip/runs?on_conflict=coalesce", json=body)
+        assert response.status_code == 202, response.text
+        return dict(response.json())
+
+    with api.database.write() as conn:
+        of_a_check = runs.create(
+            conn, "flip", trigger=Trigger.PERFORMANCE, actor="controller", reason="worse", at=AT, until=AT
+        )
+    newest = ask(reason="look at everything")
+    assert newest["id"] != of_a_check.id
+    assert api.client.get(f"/v1/runs/{of_a_check.id}").json()["state"] == "superseded"
+    assert ask(reason="me too")["id"] == newest["id"]
+    forced = ask(force=True)
+    assert forced["id"] != newest["id"]
+    assert ask()["id"] == forced["id"]
+    move(api, forced["id"], S.PREPARING)
+    assert ask(force=True)["id"] == forced["id"]
+    assert actions(api)[:2] == ["run_joined", "run_joined"]
+    api.client.post(f"/v1/runs/{forced['id']}/cancel")
+    assert api.client.post("/v1/models/flip/runs?on_conflict=coalesce", json={}).status_code == 409
+    assert api.client.post("/v1/models/flip/runs?on_conflict=perhaps", json={}).status_code == 422
 
 
 def test_events_can_be_followed_until_the_run_ends(api: Api) -> None:
@@ -129,7 +229,7 @@ def test_a_frozen_model_trains_nothing_and_a_pinned_one_keeps_its_champion(api: 
 @pytest.mark.parametrize(
     ("method", "path", "content", "status"),
     [
-        ("PUT", "/v1/models/flip/nonsense", b"{}", 422),
+        ("PUT", "/v1/models/flip/nonsense", b"{}", 404),
         ("PUT", "/v1/models/nothing/pause", b"{}", 404),
         ("POST", "/v1/models/nothing/runs", b"{}", 404),
         ("POST", "/v1/models/flip/runs", b'{"forse": true}', 422),

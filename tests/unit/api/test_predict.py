@@ -1,6 +1,9 @@
 """Predict and feedback over HTTP."""
 
+import gzip
 import json
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,16 +84,97 @@ def test_a_body_that_grows_past_the_limit_while_it_comes_in_is_refused(api: Api)
     assert api.client.post(URL, content=endless()).status_code == 413
 
 
-def test_a_compressed_body_is_refused(api: Api) -> None:
-    response = api.client.post(URL, content=b"x", headers={"Content-Encoding": "gzip"})
-    assert response.status_code == 415
+ZIPPED = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "Deflate": lambda body: zlib.compress(body, wbits=-15),
+}
 
 
-def test_a_method_or_address_that_is_not_there_is_a_problem(api: Api) -> None:
-    for method, path, status in (("GET", URL, 405), ("POST", "/nowhere", 404), ("DELETE", "/v1/models", 405)):
-        response = api.client.request(method, path)
-        assert response.status_code == status
-        assert response.headers["content-type"] == "application/problem+json"
+@pytest.mark.parametrize("encoding", ZIPPED)
+def test_a_zipped_body_is_answered_as_the_plain_one(shared_api: Api, encoding: str) -> None:
+    body = json.dumps({"instances": [instance(a=0.25)]}).encode()
+    zipped = shared_api.client.post(URL, content=ZIPPED[encoding](body), headers={"Content-Encoding": encoding})
+    plain = shared_api.client.post(URL, content=body, headers={"Content-Encoding": "identity"})
+    assert zipped.status_code == plain.status_code == 200
+    assert zipped.json()["probabilities"] == plain.json()["probabilities"]
+
+
+@pytest.mark.parametrize("encoding", ZIPPED)
+def test_a_body_that_unzips_to_more_than_the_limit_is_refused(shared_api: Api, encoding: str) -> None:
+    bomb = ZIPPED[encoding](b" " * 50_000_000)
+    assert len(bomb) < 100_000
+    tracemalloc.start()
+    response = shared_api.client.post(URL, content=bomb, headers={"Content-Encoding": encoding})
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (response.status_code, response.json()["code"]) == (413, "body-too-large")
+    assert most < 5_000_000
+
+
+def test_many_zipped_files_in_a_row_are_one_body_and_share_the_limit(shared_api: Api) -> None:
+    body = json.dumps({"instances": [instance()]}).encode()
+    parts = gzip.compress(body[:10]) + gzip.compress(body[10:])
+    assert shared_api.client.post(URL, content=parts, headers={"Content-Encoding": "gzip"}).status_code == 200
+    bombs = gzip.compress(b" " * 60_000) * 2
+    assert shared_api.client.post(URL, content=bombs, headers={"Content-Encoding": "gzip"}).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [("br", b"x", 415), ("gzip, gzip", b"x", 415), ("gzip", b"x", 400), ("gzip", gzip.compress(b"{}" * 99)[:-9], 400)],
+)
+def test_a_body_that_cannot_be_unzipped_is_refused(shared_api: Api, encoding: str, body: bytes, status: int) -> None:
+    response = shared_api.client.post(URL, content=body, headers={"Content-Encoding": encoding})
+    assert response.status_code == status
+    assert (response.headers.get("accept-encoding") == "gzip, deflate") == (status == 415)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", URL, "POST"),
+        ("DELETE", URL, "POST"),
+        ("PUT", URL, "POST"),
+        ("PATCH", "/v1/models/flip/feedback", "POST"),
+        ("DELETE", "/v1/models/flip/champion", "PUT"),
+        ("GET", "/v1/models/flip/pause", "PUT, DELETE"),
+        ("DELETE", "/v1/models", "GET, HEAD"),
+        ("PUT", "/v1/models/flip/checks", "GET, HEAD, POST"),
+        ("POST", "/readyz", "GET, HEAD"),
+        ("TRACE", "/metrics", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_an_address_does_not_take_is_a_problem_that_names_those_it_takes(
+    shared_api: Api, method: str, path: str, allowed: str
+) -> None:
+    response = shared_api.client.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/nowhere"), ("GET", "/v1/models/flip/nothing"), ("DELETE", "/v1/models/flip/price")]
+)
+def test_an_address_that_is_not_there_is_a_problem(shared_api: Api, method: str, path: str) -> None:
+    response = shared_api.client.request(method, path)
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/models", "/v1/models/flip", "/metrics", "/openapi.json"])
+def test_what_can_be_got_can_be_asked_for_its_head(shared_api: Api, path: str) -> None:
+    got, head = shared_api.client.get(path), shared_api.client.request("HEAD", path)
+    assert (head.status_code, head.headers["content-type"]) == (200, got.headers["content-type"])
+
+
+def test_every_refusal_is_counted_by_its_reason(api: Api) -> None:
+    api.client.post(URL, content=b"x" * 100_001)
+    api.client.post(URL, content=b"x", headers={"Content-Encoding": "br"})
+    api.client.post("/v1/models/price/predict", content=b"{}")
+    text = api.client.get("/metrics").text
+    for reason in ("body_too_large", "body_encoding", "no_champion"):
+        assert f'retrue_refused_requests_total{{reason="{reason}"}} 1.0' in text
 
 
 def test_labels_are_recorded_before_they_are_acknowledged(api: Api) -> None:

@@ -199,7 +199,7 @@ def test_without_replicas_a_promotion_commits_at_once(bench: Bench) -> None:
     assert champion is not None
     assert (champion.version, champion.generation) == (2, 2)
     assert old.state is VersionState.RETIRED
-    assert bench.get(run).state is S.SUCCEEDED
+    assert bench.get(run).state is S.PROBATION
 
 
 def test_the_champion_moves_only_when_every_live_replica_is_ready(bench: Bench) -> None:
@@ -274,7 +274,7 @@ def test_a_promotion_that_was_committed_before_its_leader_died_is_only_written_d
             at=AT,
         )
     bench.look()
-    assert bench.get(run).state is S.SUCCEEDED
+    assert bench.get(run).state is S.PROBATION
     with bench.term.database.read() as conn:
         champion = champions.current(conn, MODEL)
     assert champion is not None
@@ -317,15 +317,3 @@ def test_a_run_that_waits_for_labels_is_judged_again_when_they_came(bench: Bench
     assert (found.state, found.attempt) == (S.PREPARING, 2)
     assert found.until == AT + timedelta(days=14)
     assert bench.processes.find("train", run.id) is not None
-
-
-def test_a_run_whose_labels_never_come_expires_in_event_time(bench: Bench) -> None:
-    run = bench.run(until=AT + timedelta(days=7))
-    bench.look()
-    bench.move(run, S.VALIDATING, S.AWAITING_LABELS)
-    with bench.term.write() as conn:
-        check = checks.create(conn, MODEL, actor="schedule", at=AT, window_until=AT + timedelta(days=70))
-        checks.finish(conn, check.id, at=AT, situation={"new_labels": 5})
-    bench.look()
-    found = bench.get(run)
-    assert (found.state, found.code) == (S.EXPIRED, "insufficient_evidence")

@@ -74,6 +74,17 @@ def test_each_obstacle_stops_it_and_is_named(policy: Retrain, changes: dict[str,
     assert decision.reason
 
 
+def test_after_a_rollback_the_cooldown_is_doubled() -> None:
+    policy = Retrain(cooldown="21d")
+    for days, code in ((41, "cooldown"), (42, "performance")):
+        back = NOW - timedelta(days=days)
+        decision = decide(
+            policy, _situation(**(WORSE | dict.fromkeys(("promoted_at", "rolled_back_at", "last_run_ended"), back)))
+        )
+        assert decision.code == code
+    assert decide(policy, _situation(**WORSE, rolled_back_at=NOW - timedelta(days=41))).reason.count("rollback") == 1
+
+
 def test_drift_alone_is_evidence_not_an_order() -> None:
     drifted = _situation(verdict=Verdict.DRIFTED, drifted_in_a_row=9)
     assert decide(Retrain(), drifted).action is Action.NONE

@@ -25,6 +25,7 @@ SCHEMA = Schema(
         Feature("weekday", kind="categorical", categories=(0, 1, 2, 3, 4, 5, 6)),
         Feature("holiday", kind="boolean"),
         Feature("dead"),
+        Feature("size", kind="categorical", categories=("s", "m", "l")),
     ),
     integer_categories=("weekday",),
 )
@@ -43,6 +44,7 @@ def _rows(days: int, *, start: str = "2026-01-05", seed: int = 0) -> pd.DataFram
             "weekday": times.dayofweek.to_numpy(),
             "holiday": times.dayofyear.to_numpy() % 30 == 10,
             "dead": 7.0,
+            "size": random.choice(["s", "m", "l"], n, p=[0.6, 0.3, 0.1]).astype(object),
         }
     )
 
@@ -51,8 +53,16 @@ REFERENCE = _rows(56)
 WINDOW = _rows(7, start="2026-03-02", seed=1)
 
 
-def _names(window: pd.DataFrame, policy: Quality | None = None) -> list[tuple[str, str | None]]:
-    findings = look(SCHEMA, policy or Quality(), reference=REFERENCE, window=window)
+def _as_it_came(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the moments of a replay in this very order, years after they happened."""
+    moments = pd.date_range("2030-01-01", periods=len(rows), freq="1ms", tz="UTC")
+    return rows.assign(answered_at=moments).sort_values("event_time")
+
+
+def _names(
+    window: pd.DataFrame, policy: Quality | None = None, stragglers: pd.DataFrame | None = None
+) -> list[tuple[str, str | None]]:
+    findings = look(SCHEMA, policy or Quality(), reference=REFERENCE, window=window, stragglers=stragglers)
     for finding in findings:
         assert any(character.isdigit() for character in finding.reason), finding.reason
         assert finding.value is not None
@@ -76,12 +86,17 @@ def test_clean_weeks_break_nothing() -> None:
         (lambda w: w.assign(price=w["price"] * 100), ("scale", "price")),
         (lambda w: w.assign(price=w["price"] / 1000), ("scale", "price")),
         (lambda w: w.assign(price=w["price"] * 9), ("scale", "price")),
+        (lambda w: w.assign(change=w["change"] * 100), ("scale", "change")),
         (lambda w: w.assign(price=w["price"] - 60), ("out_of_range", "price")),
         (lambda w: w.assign(change=np.where(w.index % 2 == 0, np.inf, 0.1 * w.index)), ("infinite", "change")),
         (lambda w: w.assign(colour=w["colour"].str.upper()), ("unseen", "colour")),
         (lambda w: w.assign(weekday=w["weekday"] + 10), ("unseen", "weekday")),
-        (lambda w: pd.concat([w, w, w], ignore_index=True).sort_values("event_time"), ("duplicates", None)),
+        (lambda w: w.assign(price=w["change"], change=w["price"]), ("swapped", None)),
+        (lambda w: w.assign(weekday=w["weekday"] + 1), ("recoded", "weekday")),
+        (lambda w: w.assign(size=w["size"].map({"s": "l", "m": "s", "l": "m"})), ("recoded", "size")),
+        (lambda w: pd.concat([w, w], ignore_index=True).sort_values("event_time"), ("duplicates", None)),
         (lambda w: w.assign(answered_at=w["event_time"] - pd.Timedelta("1h")), ("future", None)),
+        (lambda w: _as_it_came(pd.concat([w.iloc[72:], w.iloc[:72]])), ("late", None)),
     ],
 )
 def test_each_breakage_is_found_alone(
@@ -101,6 +116,11 @@ def test_each_breakage_is_found_alone(
         lambda w: w.assign(price=w["price"].where(w.index % 10 > 0)),
         lambda w: w.assign(colour=w["colour"].where(w.index % 10 > 0, "blue")),
         lambda w: w.assign(answered_at=w["event_time"] + pd.Timedelta("900d")),
+        lambda w: w.assign(change=w["price"]),
+        lambda w: w.assign(size=w["size"].map({"s": "m", "m": "s", "l": "l"}).where(w.index % 2 == 0, w["size"])),
+        _as_it_came,
+        lambda w: _as_it_came(w.iloc[np.argsort(w.index // 12 * 12 + np.arange(len(w)) * 7 % 12, kind="stable")]),
+        lambda w: _as_it_came(pd.concat([w.iloc[-1:], w.iloc[:-1]])),
         lambda w: w.iloc[:5],
         lambda w: w.iloc[:0],
     ],
@@ -112,6 +132,43 @@ def test_drift_and_thin_windows_are_not_breakage(drifted: Callable[[pd.DataFrame
         assert _names(window) == [("constant", "colour")]
     else:
         assert _names(window) == []
+
+
+def test_old_rows_that_come_with_a_window_are_late_and_the_finding_says_when_they_came() -> None:
+    week_before = _rows(7, start="2026-02-23", seed=2)
+    came = _as_it_came(pd.concat([WINDOW.iloc[:100], week_before, WINDOW.iloc[100:]])).sort_values("answered_at")
+    window, stragglers = came[came["event_time"] >= WINDOW["event_time"].iloc[0]], came.iloc[100 : 100 + 168]
+    (finding,) = look(SCHEMA, Quality(), reference=REFERENCE, window=window, stragglers=stragglers)
+    assert finding.check == "late"
+    assert finding.value == pytest.approx(0.5, abs=0.01)
+    assert finding.answered == (stragglers["answered_at"].iloc[0], stragglers["answered_at"].iloc[-1])
+    assert _names(window, stragglers=stragglers.iloc[:60]) == []
+    assert _names(window, replace(Quality(), late_by="30d"), stragglers) == []
+
+
+def test_what_moved_often_before_is_not_taken_for_swapped() -> None:
+    """Two columns that changed places for one week of the reference may do so again: that is drift's to tell."""
+    week = np.arange(len(REFERENCE)) // (24 * 7) != 3
+    a, b = REFERENCE["price"].to_numpy(), REFERENCE["change"].to_numpy()
+    turns = REFERENCE.assign(price=np.where(week, a, b), change=np.where(week, b, a))
+    window = WINDOW.assign(price=WINDOW["change"], change=WINDOW["price"])
+    found = look(SCHEMA, Quality(), reference=turns, window=window)
+    assert "swapped" not in {finding.check for finding in found}
+
+
+def test_columns_that_look_like_others_which_stayed_are_drift() -> None:
+    """Only a place that was left can have been taken: two copies are two columns that moved."""
+    schema = Schema(
+        model="four", task="regression", timestamp="at", label="number", features=tuple(map(Feature, "abcd"))
+    )
+    random, times = np.random.default_rng(0), REFERENCE["event_time"]
+    reference = pd.DataFrame({name: random.normal(10 * place, size=len(times)) for place, name in enumerate("abcd")})
+    reference["event_time"] = times
+    week = reference.iloc[-168:]
+    drifted = week.assign(a=week["c"] + 0.01, b=week["d"] - 0.01)
+    assert look(schema, Quality(), reference=reference, window=drifted) == ()
+    (finding,) = look(schema, Quality(), reference=reference, window=drifted.assign(c=week["a"]))
+    assert finding.check == "swapped"
 
 
 def test_a_check_can_be_switched_off() -> None:

@@ -1,0 +1,112 @@
+"""Estimators that misbehave, importable by the real processes that load them."""
+
+import ctypes
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Crashes", "Endless", "Exits", "Hangs", "HangsHoldingTheInterpreter", "Moody", "Nan", "Slow", "SlowToLoad"]
+
+
+class Zero:
+    """Answers 0 to everything."""
+
+    def predict(self, X: Any) -> Any:
+        return np.zeros(len(X))
+
+
+class Slow(Zero):
+    """Takes its time for each batch."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def predict(self, X: Any) -> Any:
+        time.sleep(self.seconds)
+        return np.zeros(len(X))
+
+
+class Moody(Zero):
+    """Hangs for ten minutes over one value; `seconds` for all others."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def predict(self, X: Any) -> Any:
+        time.sleep(600 if (X[:, 0] == 666).any() else self.seconds)
+        return np.zeros(len(X))
+
+
+class Nan(Zero):
+    """Answers the golden rows, and has no number for others."""
+
+    def predict(self, X: Any) -> Any:
+        return np.where(X[:, 0] < 100, 0.0, np.nan)
+
+
+class OnLoad(Zero):
+    """Does something while it is unpickled, and not while a test pickles it."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if os.getpid() != state["maker"]:
+            self.act()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "maker": os.getpid()}
+
+    def act(self) -> None:
+        raise NotImplementedError
+
+
+class Crashes(OnLoad):
+    """Reads where there is no memory."""
+
+    def act(self) -> None:
+        ctypes.string_at(0)
+
+
+class Exits(OnLoad):
+    """Ends the process, without a word and with a good conscience."""
+
+    def act(self) -> None:
+        os._exit(0)
+
+
+class Hangs(OnLoad):
+    """Never ends to load."""
+
+    def act(self) -> None:
+        time.sleep(600)
+
+
+class HangsHoldingTheInterpreter(OnLoad):
+    """Never ends to load, and lets no other thread run."""
+
+    def act(self) -> None:
+        ctypes.PyDLL(None).sleep(600)
+
+
+class SlowToLoad(OnLoad):
+    """Takes two seconds of Python to load."""
+
+    def act(self) -> None:
+        ends = time.process_time() + 2.0
+        while time.process_time() < ends:
+            sum(range(1000))
+
+
+class Endless(Zero):
+    """Never ends to learn."""
+
+    def fit(self, X: Any, y: Any = None) -> "Endless":  # noqa: ARG002  scikit-learn's signature
+        time.sleep(600)
+        return self
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT002  as above
+        return {}
+
+    def set_params(self, **_: Any) -> "Endless":
+        return self

@@ -1,0 +1,135 @@
+"""The API keeps its own description: every operation, asked with what it takes and with what it does not take.
+
+The server is a real one, on this machine's loopback; what it is asked follows from the document that it publishes.
+"""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from prometheus_client import CollectorRegistry
+from schemathesis import GenerationMode
+from schemathesis.checks import CheckContext, CheckFunction
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from service.api.application import Parts, create
+from service.domain.run import RunState, Trigger
+from service.serving.worker import Worker
+from service.storage import audit, checks, runs, versions
+from service.storage.artifacts import ArtifactStore
+from service.telemetry import Telemetry
+from tests.migrated import migrated
+from tests.served import AT, FLIP, PRICE, crown, flip, pack, register, spool
+
+EXAMPLES = 12
+"""Of each kind, for each operation."""
+
+
+class Asked(NamedTuple):
+    """A server, and the path parameters of what is there."""
+
+    url: str
+    there: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    """Yield a server with one model that answers, one that has no champion, and a little history."""
+    home = tmp_path_factory.mktemp("home")
+    database, store = migrated(home / "retrue.db"), ArtifactStore(home / "artifacts")
+    for schema in (FLIP, PRICE):
+        register(database, schema)
+    crown(database, pack(store, FLIP, flip(0)))
+    with database.write() as conn:
+        versions.insert(conn, pack(store, FLIP, flip(1), number=2))
+        run = runs.create(conn, "flip", trigger=Trigger.MANUAL, actor="test", reason="to be seen", at=AT)
+        runs.transition(conn, run.id, RunState.CANCELLED, actor="test", reason="a stream of its events ends", at=AT)
+        check = checks.create(conn, "flip", actor="schedule", at=AT)
+        audit.append(conn, actor="test", action="looked", model="flip", subject="all", reason="to be seen", at=AT)
+    telemetry = Telemetry(CollectorRegistry())
+    worker = Worker(database, store, spool=spool(home / "spool"), telemetry=telemetry)
+    app = create(Parts(worker=worker, database=database, telemetry=telemetry, home=home))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        transport = httpx.HTTPTransport(retries=20)
+        with httpx.Client(transport=transport, base_url=url) as client:
+            while client.get("/readyz").status_code != httpx.codes.OK:
+                pass
+        yield Asked(url, {"model": "flip", "run_id": run.id, "check_id": check.id, "version": 1, "switch": "hold"})
+        server.should_exit = True
+        thread.join(20)
+    database.close()
+
+
+def kept(_ctx: CheckContext, response: Any, _case: Any) -> bool | None:
+    """Hold the laws that the document cannot tell: no accident, and every refusal a problem."""
+    assert response.status_code < 500 or response.status_code == 503, response.content
+    if response.status_code >= 400:
+        assert response.headers["content-type"] == ["application/problem+json"]
+        problem = msgspec.json.decode(response.content)
+        assert problem["status"] == response.status_code
+        assert {"type", "title", "status", "detail", "code"} <= problem.keys()
+        if response.status_code == 503:
+            assert response.headers["retry-after"]
+    return None
+
+
+LAWS: list[CheckFunction] = [
+    kept,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_every_operation_answers_as_the_document_says(
+    served: Asked, mode: GenerationMode, subtests: pytest.Subtests
+) -> None:
+    document = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+    asked = 0
+    for result in document.get_all_operations():
+        operation: Any = result.ok()  # type: ignore[union-attr]  # a document that can't be read fails here
+
+        @settings(
+            max_examples=EXAMPLES,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def ask(case: Any) -> None:
+            nonlocal asked
+            asked += 1
+            if asked % 2:
+                # Names made up by chance meet nothing; half of the requests ask for what is there.
+                case.path_parameters |= {
+                    name: served.there.get(name, value) for name, value in case.path_parameters.items()
+                }
+            case.call_and_validate(checks=LAWS, timeout=20)
+
+        with subtests.test(operation=operation.label), suppress(Unsatisfiable):  # some take nothing that could be wrong
+            ask()
+    assert asked > 200
