@@ -90,10 +90,10 @@ class HangsHoldingTheInterpreter(OnLoad):
 
 
 class SlowToLoad(OnLoad):
-    """Takes two seconds of Python to load."""
+    """Takes three seconds of Python to load."""
 
     def act(self) -> None:
-        ends = time.process_time() + 2.0
+        ends = time.process_time() + 3.0
         while time.process_time() < ends:
             sum(range(1000))
 

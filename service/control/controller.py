@@ -111,7 +111,8 @@ class Controller:
         )
         self._retraining = Retraining(work, self._processes, lake, ended=self._ended)
         self._watermark = lake.watermark
-        self._broom = Tidy(ArtifactStore(place.artifacts), lake)
+        self._store = ArtifactStore(place.artifacts)
+        self._broom = Tidy(self._store, lake)
         self._probations = Probations(counted=self._watched)
         self._settling = Settling(settled=self._settled, late=lambda model: telemetry.swaps_late.labels(model).inc())
         self._term: Term | None = None
@@ -262,7 +263,7 @@ class Controller:
             waiting = champions.waiting(conn)
             now = self._database.now(conn)
         for swap in waiting:
-            outcome = advance(term, swap, watermark=self._watermark)
+            outcome = advance(term, swap, watermark=self._watermark, store=self._store)
             if outcome is not None:
                 self._telemetry.promotions.labels(model=swap.model, kind=swap.kind, outcome=outcome).inc()
                 self._telemetry.swap_seconds.labels(model=swap.model).observe((now - swap.created_at).total_seconds())

@@ -14,13 +14,14 @@ from sqlalchemy import Connection
 from service.control.leader import Term
 from service.control.probation import begin
 from service.control.setbacks import set_back
-from service.domain.errors import Conflict, GenerationMismatch, LakeUnavailable
+from service.domain.errors import ArtifactInvalid, Conflict, GenerationMismatch, LakeUnavailable
 from service.domain.probation import ProbationState
 from service.domain.retry import Setback
 from service.domain.run import RunState
 from service.domain.version import VersionState
 from service.journal import facts
 from service.storage import audit, champions, checks, models, probations, replicas, runs, versions
+from service.storage.artifacts import ArtifactStore
 from service.storage.champions import Champion, Swap
 from service.storage.probations import ProbationRow
 from service.storage.runs import Run
@@ -45,6 +46,8 @@ class Agreement:
     live: int
     ready: int
     refusals: tuple[str, ...]
+    since: datetime | None = None
+    """When the youngest live replica started: before that it could not answer."""
 
     @property
     def is_complete(self) -> bool:
@@ -53,13 +56,16 @@ class Agreement:
 
 
 def agreement(conn: Connection, swap: Swap) -> Agreement:
-    """Return what the live replicas have answered so far."""
-    live = {replica.id for replica in replicas.live(conn, LIVE_S)}
+    """Return what the live replicas have answered so far; a refusal counts even when its replica has gone since."""
+    fresh = champions.find_swap(conn, swap.id) or swap
+    living = replicas.live(conn, LIVE_S)
+    live = {replica.id for replica in living}
     answers = [row for row in replicas.serving(conn, swap.model) if row.replica_id in live and row.swap_id == swap.id]
     return Agreement(
         live=len(live),
         ready=sum(bool(row.swap_ready) for row in answers),
-        refusals=tuple(row.error or "no reason given" for row in answers if row.swap_ready is False),
+        refusals=() if fresh.error is None else (fresh.error,),
+        since=max((replica.started_at for replica in living), default=None),
     )
 
 
@@ -121,19 +127,38 @@ def resume(term: Term, run: Run) -> None:
         )
 
 
-def advance(term: Term, swap: Swap, *, watermark: Callable[[str], datetime | None] | None = None) -> str | None:
+def advance(
+    term: Term,
+    swap: Swap,
+    *,
+    watermark: Callable[[str], datetime | None] | None = None,
+    store: ArtifactStore | None = None,
+) -> str | None:
     """Commit or end a waiting swap if it is time; return ``committed``, ``failed`` or None.
 
     Parameters
     ----------
     watermark
         Newest event time that the lake holds of a model: where a promotion by hand stands in event time.
+    store
+        Where the artifact is read once more when there is no replica that could.
+
+    Notes
+    -----
+    Where replicas have served the model before, a swap waits for one: workers that are all being restarted at the
+    moment once agreed, by their silence, to a version that none of them could load.
     """
     with term.database.read() as conn:
         said = agreement(conn, swap)
-        age_s = (term.database.now(conn) - swap.created_at).total_seconds()
+        age_s = (term.database.now(conn) - max(swap.created_at, said.since or swap.created_at)).total_seconds()
+        is_served = said.live == 0 and champions.was_served(conn, swap.model)
     if said.refusals:
         _fail(term, swap, f"a replica cannot load version {swap.version}: {said.refusals[0]}", is_unfit=True)
+        return "failed"
+    if is_served:
+        return None
+    if said.live == 0 and store is not None and (why := _unreadable(term, swap, store)):
+        _fail(term, swap, why, is_unfit=True)
         return "failed"
     if said.is_complete:
         return _commit(term, swap, said, stands=swap.event_time or _stands(term, swap, watermark))
@@ -141,6 +166,16 @@ def advance(term: Term, swap: Swap, *, watermark: Callable[[str], datetime | Non
         words = f"{said.live - said.ready} of {said.live} replicas gave no answer in {PATIENCE_S:.0f} s"
         _fail(term, swap, words, is_unfit=False)
         return "failed"
+    return None
+
+
+def _unreadable(term: Term, swap: Swap, store: ArtifactStore) -> str | None:
+    with term.database.read() as conn:
+        row = versions.get(conn, swap.model, swap.version)
+    try:
+        store.read(row.artifact)
+    except ArtifactInvalid as error:
+        return error.detail
     return None
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "swap",
     "unsettled",
     "waiting",
+    "was_served",
 ]
 
 SwapKind = Literal["promote", "rollback"]
@@ -254,6 +255,14 @@ def unsettled(conn: Connection) -> list[Swap]:
         .order_by(swaps.c.model)
     )
     return [Swap(**row) for row in conn.execute(query).mappings()]
+
+
+def was_served(conn: Connection, model: str) -> bool:
+    """Return whether replicas have ever held a champion of the model's."""
+    return (
+        conn.scalar(select(swaps.c.id).where(swaps.c.model == model, swaps.c.settled_at.is_not(None)).limit(1))
+        is not None
+    )
 
 
 def settle(conn: Connection, swap_id: str, *, at: datetime) -> None:

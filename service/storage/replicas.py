@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select, update
 
 from service.storage.database import insert_into, now
-from service.storage.tables import replica_models, replicas
+from service.storage.tables import replica_models, replicas, swaps
 
 __all__ = [
     "Replica",
@@ -115,6 +115,10 @@ def answer_swap(
 ) -> None:
     """Write whether the replica is ready to serve the waiting swap's version, and if not, why."""
     _upsert(conn, replica_id, model, {"swap_id": swap_id, "swap_ready": ready, "error": error})
+    if not ready:
+        # On the swap itself: the answer must outlive the replica, which may leave before the leader looks.
+        told = update(swaps).where(swaps.c.id == swap_id, swaps.c.state == "waiting")
+        conn.execute(told.values(error=error or "no reason given"))
 
 
 def live(conn: Connection, within_s: float) -> list[Replica]:

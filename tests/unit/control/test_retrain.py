@@ -15,7 +15,8 @@ from service.domain.errors import LeaseLost
 from service.domain.run import RunState, Trigger
 from service.domain.version import VersionState
 from service.storage import champions, checks, models, replicas, runs, tables, versions
-from service.storage.champions import Champion
+from service.storage.artifacts import ArtifactStore
+from service.storage.champions import Champion, Swap
 from service.storage.database import Database
 from service.storage.runs import Run
 from tests.unit.control.conftest import AT, MODEL, a_version
@@ -187,7 +188,7 @@ def test_a_stopped_controller_gives_its_runs_back_as_if_never_tried(bench: Bench
     assert (found.state, found.attempt) == (S.QUEUED, 1)
 
 
-def test_without_replicas_a_promotion_commits_at_once(bench: Bench) -> None:
+def test_a_service_that_never_had_replicas_promotes_without_them(bench: Bench) -> None:
     run = bench.promoting()
     bench.look()
     with bench.term.database.read() as conn:
@@ -230,6 +231,47 @@ def test_a_dead_replica_holds_nobody_up(bench: Bench) -> None:
     assert advance(bench.term, swap) == "committed"
 
 
+def the_waiting(bench: Bench) -> Swap:
+    with bench.term.database.read() as conn:
+        (swap,) = champions.waiting(conn)
+    return swap
+
+
+def test_where_replicas_have_served_a_swap_waits_for_one_that_is_ready(bench: Bench) -> None:
+    # All workers were being restarted: nobody lived, so nobody was waited for, and nobody could load what was promoted.
+    with bench.term.write() as conn:
+        conn.execute(update(tables.swaps).values(settled_at=AT))
+    bench.promoting()
+    bench.look()
+    assert advance(bench.term, the_waiting(bench)) is None
+    with bench.term.write() as conn:
+        replicas.hello(conn, "a", host="h", pid=1, worker=0)
+        conn.execute(update(tables.swaps).values(created_at=AT))  # it has waited for longer than anybody's patience
+    assert advance(bench.term, the_waiting(bench)) is None
+    with bench.term.write() as conn:
+        replicas.answer_swap(conn, "a", the_waiting(bench).id, MODEL, ready=True)
+    assert advance(bench.term, the_waiting(bench)) == "committed"
+
+
+def test_a_refusal_outlives_the_replica_that_gave_it(bench: Bench) -> None:
+    run = bench.promoting()
+    with bench.term.write() as conn:
+        replicas.hello(conn, "a", host="h", pid=1, worker=0)
+    bench.look()
+    with bench.term.write() as conn:
+        replicas.answer_swap(conn, "a", the_waiting(bench).id, MODEL, ready=False, error="golden row 3 differs")
+        replicas.goodbye(conn, "a")
+    assert advance(bench.term, the_waiting(bench)) == "failed"
+    assert (bench.get(run).state, bench.get(run).code) == (S.FAILED, "load")
+
+
+def test_without_replicas_an_artifact_that_is_not_there_is_not_promoted(bench: Bench, tmp_path: Path) -> None:
+    run = bench.promoting()
+    bench.look()
+    assert advance(bench.term, the_waiting(bench), store=ArtifactStore(tmp_path / "artifacts")) == "failed"
+    assert (bench.get(run).state, bench.get(run).code) == (S.FAILED, "load")
+
+
 def test_a_replica_that_cannot_load_stops_the_promotion_and_the_version_is_quarantined(bench: Bench) -> None:
     run = bench.promoting()
     with bench.term.write() as conn:
@@ -239,7 +281,7 @@ def test_a_replica_that_cannot_load_stops_the_promotion_and_the_version_is_quara
         (swap,) = champions.waiting(conn)
     with bench.term.write() as conn:
         replicas.answer_swap(conn, "a", swap.id, MODEL, ready=False, error="golden row 3 differs")
-    assert advance(bench.term, swap) == "failed"
+    assert advance(bench.term, the_waiting(bench)) == "failed"
     with bench.term.database.read() as conn:
         champion = champions.current(conn, MODEL)
         version = versions.get(conn, MODEL, 2)

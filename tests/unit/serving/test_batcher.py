@@ -17,6 +17,7 @@ from service.domain.errors import Broken, InvalidRows, NotRecorded, Overloaded
 from service.serving.batcher import Answered, Batcher
 from service.serving.block import Block
 from service.serving.bundle import Bundle, Cost, load
+from service.serving.health import Health
 from service.serving.limits import Limits
 from service.serving.recorder import Recorder
 from service.storage.artifacts import ArtifactStore
@@ -41,13 +42,16 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
     one.close()
 
 
-def batcher(recorder: Any, limits: Limits | None = None, *, off_loop: bool = False) -> Batcher:
+def batcher(
+    recorder: Any, limits: Limits | None = None, *, off_loop: bool = False, health: Health | None = None
+) -> Batcher:
     return Batcher(
         "flip",
         recorder=recorder,
         executor=ThreadPoolExecutor(1),
         limits=limits or Limits(),
         telemetry=Telemetry(CollectorRegistry()),
+        health=health,
         always_off_loop=off_loop,
     )
 
@@ -182,3 +186,61 @@ def test_a_probe_is_answered_and_leaves_no_trace(bundle: Bundle, recorder: Recor
 
     assert len(asyncio.run(ask()).outputs) == 1
     assert recorded(tmp_path / "spool") == []
+
+
+def test_a_bundle_is_counted_by_rows_answered_and_rows_that_broke_and_by_nothing_else(
+    bundle: Bundle, recorder: Recorder, tmp_path: Path
+) -> None:
+    health = Health()
+    picky = replace(bundle, estimator=Picky())
+
+    def row(**values: Any) -> Block:
+        return bundle.decoder.decode(json.dumps({"instances": [instance(**values)]}).encode(), max_rows=1)
+
+    async def ask(to: Any, *blocks: Block, is_recorded: bool = True) -> None:
+        b = batcher(to, health=health)
+        futures = [b.submit(picky, block, is_recorded=is_recorded) for block in blocks]
+        await asyncio.gather(*futures, return_exceptions=True)
+
+    asyncio.run(ask(recorder, rows(bundle, 3)))
+    asyncio.run(ask(recorder, row(a=13)))  # the estimator's own fault
+    asyncio.run(ask(recorder, row(zone=9)))  # a category that is new to it: the row's
+    asyncio.run(ask(recorder, rows(bundle, 2), is_recorded=False))  # a probe
+    full = Recorder(spool(tmp_path / "full", cap_bytes=10), clock_us=lambda: NOW_US)
+    asyncio.run(ask(full, rows(bundle, 4)))  # the disk's
+    full.close()
+    told = health.words("flip")["1"]
+    assert (told["answered"], told["failed"], told["batches"]) == (3, 1, 1)
+    assert 0 < told["seconds"] < 10
+
+
+def test_a_straggler_of_a_generation_that_is_no_longer_told_is_counted_nowhere(bundle: Bundle) -> None:
+    health = Health()
+    for generation in (1, 2, 3):
+        health.of(bundle.under(generation)).answered += 1
+    health.of(bundle.under(1)).answered += 100
+    assert {key: told["answered"] for key, told in health.words("flip").items()} == {"2": 1, "3": 1}
+
+
+def test_what_is_past_its_deadline_is_refused_though_the_estimator_hangs(bundle: Bundle, recorder: Recorder) -> None:
+    ends = threading.Event()
+
+    class Hanging:
+        def predict_proba(self, X: Any) -> Any:
+            ends.wait(30)
+            return np.tile([0.25, 0.75], (len(X), 1))
+
+    async def ask() -> list[Any]:
+        b = batcher(recorder, Limits(deadline_s=0.05), off_loop=True)
+        hanging = replace(bundle, estimator=Hanging())
+        futures = [b.submit(hanging, rows(bundle, 1))]
+        await asyncio.sleep(0)
+        futures += [b.submit(hanging, rows(bundle, 1)) for _ in range(2)]
+        while not all(future.done() for future in futures):
+            b.expire()
+            await asyncio.sleep(0.01)
+        ends.set()
+        await b.drained()
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+    assert [type(one) for one in asyncio.run(ask())] == [Overloaded] * 3
