@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from contextlib import ExitStack
@@ -35,7 +34,7 @@ from bench.chaos_plan import Director  # noqa: E402
 from bench.chaos_refusals import judge  # noqa: E402
 from bench.chaos_stage import Stage  # noqa: E402
 from bench.chaos_table import Story, section  # noqa: E402
-from bench.launched import Project, wait_for  # noqa: E402
+from bench.launched import Project, scratch, wait_for  # noqa: E402
 from bench.report import publish  # noqa: E402
 from service.client import Retrue  # noqa: E402
 from service.domain.errors import DatabaseUnavailable  # noqa: E402
@@ -81,7 +80,7 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.perf_counter()
-    folder = Path(tempfile.mkdtemp(prefix="retrue-chaos-"))
+    folder = scratch("chaos")
     with ExitStack() as stack:
         if given.keep:
             print(f"scratch folder: {folder}")

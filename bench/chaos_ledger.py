@@ -249,7 +249,8 @@ def _agreement(evidence: Evidence, found: dict[str, list[str]]) -> None:
     refused = {swap_id for swap_id, is_ready in evidence.agreed if not is_ready}
     for swap in evidence.swaps:
         where = f"{swap.model} version {swap.version}, generation {swap.generation}"
-        if swap.kind == "promote" and swap.id not in ready:
+        # The first version may be there before any worker is.
+        if swap.kind == "promote" and swap.generation > 1 and swap.id not in ready:
             found["a version was promoted that no worker had loaded"].append(where)
         if swap.id in refused:
             found["a version was promoted that a worker had refused"].append(where)

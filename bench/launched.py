@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,9 +15,16 @@ from typing import Any
 
 from service.client import Refused, Unreachable
 
-__all__ = ["ROOT", "Launched", "Project", "free_port", "wait_for"]
+__all__ = ["ROOT", "Launched", "Project", "free_port", "scratch", "wait_for"]
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def scratch(name: str) -> Path:
+    """Return a new folder below this one's ``.cache``: nothing is written elsewhere."""
+    cache = ROOT / ".cache"
+    cache.mkdir(exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=cache))
 
 
 class Project:

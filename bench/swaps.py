@@ -6,10 +6,12 @@ blocks with pauses between, so that latency near a swap and away from one are me
 
 import argparse
 import os
+import shutil
 import signal
 import sys
-import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,13 @@ sys.path.insert(0, str(ROOT))
 
 import msgspec  # noqa: E402  the thread caps come before numpy
 
-from bench.launched import Launched, Project, wait_for  # noqa: E402
+from bench.launched import Launched, Project, scratch, wait_for  # noqa: E402
 from bench.openloop import OpenLoop  # noqa: E402
 from bench.report import publish  # noqa: E402
 from bench.swaps_table import FAR_S, Found, section  # noqa: E402
 from bench.swaps_versions import expected, payloads, register  # noqa: E402
 from bench.swaps_watch import Watch, resident  # noqa: E402
-from service.client import Refused, Retrue  # noqa: E402
+from service.client import Json, Refused, Retrue  # noqa: E402
 from service.domain.spec import Schema  # noqa: E402
 from service.storage import champions, versions  # noqa: E402
 from service.storage.database import Database  # noqa: E402
@@ -39,6 +41,8 @@ BLOCK = 50
 """Swaps back to back before a pause."""
 PAUSE_S = 5.0
 ROLLBACK_EVERY = 10
+PATIENCE_S = 30.0
+UNAVAILABLE, DONE_ALREADY = 503, {409, 412}
 RATE = 250.0
 KNOWN_ROWS = 400
 CALM_S = 12.0
@@ -77,23 +81,23 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     count = QUICK_SWAPS if given.quick else SWAPS
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="retrue-swaps-") as folder:
-        text = (ROOT / "models" / f"{MODEL}.py").read_text() + MODEL_TAIL
-        project = Project(
-            Path(folder), models={f"{MODEL}.py": text}, data=(f"{MODEL}.parquet",), settings=SETTINGS
-        )  # fmt: skip
-        service = Launched(project, "serve", "--workers", "2", log="service.log")
-        try:
-            many = QUICK_VERSIONS if given.quick else VERSIONS
-            found = play(project, count=count, many=many, rate=given.rate, seed=given.seed)
-        except (TimeoutError, RuntimeError, Refused):
-            print("\n".join((project.folder / "service.log").read_text().splitlines()[-20:]), file=sys.stderr)
-            raise
-        finally:
-            code = service.stop()
+    text = (ROOT / "models" / f"{MODEL}.py").read_text() + MODEL_TAIL
+    folder = scratch("swaps")
+    project = Project(folder, models={f"{MODEL}.py": text}, data=(f"{MODEL}.parquet",), settings=SETTINGS)
+    service = Launched(project, "serve", "--workers", "2", log="service.log")
+    try:
+        many = QUICK_VERSIONS if given.quick else VERSIONS
+        found = play(project, count=count, many=many, rate=given.rate, seed=given.seed)
+        code = service.stop()
         found.lake = recorded(project.home)
-        seconds = time.perf_counter() - began
-        return publish(section(found, count=count, rate=given.rate, quick=given.quick, code=code, seconds=seconds))
+    except (TimeoutError, RuntimeError, Refused):
+        print("\n".join((folder / "service.log").read_text().splitlines()[-20:]), file=sys.stderr)
+        raise
+    finally:
+        service.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    seconds = time.perf_counter() - began
+    return publish(section(found, count=count, rate=given.rate, quick=given.quick, code=code, seconds=seconds))
 
 
 def play(project: Project, *, count: int, many: int, rate: float, seed: int) -> Found:
@@ -133,18 +137,15 @@ def drive(retrue: Retrue, database: Database, numbers: list[int], *, count: int)
     memory: dict[int, list[tuple[int, int]]] = {}
     turn = 0
     for done in range(1, count + 1):
-        champion = retrue.model(MODEL)["champion"]
+        champion = _patiently(retrue.model, MODEL)["champion"]
         if done % ROLLBACK_EVERY == 0:
-            retrue.rollback(MODEL, reason="bench", to=champion["previous_version"])
-            retrue.clear_switch(MODEL, "hold", reason="bench")
+            _patiently(retrue.rollback, MODEL, reason="bench", to=champion["previous_version"])
+            _patiently(retrue.clear_switch, MODEL, "hold", reason="bench")
         else:
             turn += 1 + (numbers[(turn + 1) % len(numbers)] == champion["version"])
-            version = numbers[turn % len(numbers)]
-            retrue.promote(MODEL, version, generation=champion["generation"], reason="bench")
-            wait_for(
-                lambda seen=champion["generation"]: _generation(database) > seen,  # type: ignore[misc]
-                deadline_s=30, what=f"swap {done}", pause_s=0.02,
-            )  # fmt: skip
+            version, seen = numbers[turn % len(numbers)], champion["generation"]
+            _patiently(retrue.promote, MODEL, version, generation=seen, reason="bench")
+            wait_for(partial(_is_past, database, seen), deadline_s=60, what=f"swap {done}", pause_s=0.02)
         if done % BLOCK == 0:
             memory[done] = resident(database)
             print(f"{done:>5} swaps", flush=True)
@@ -152,10 +153,26 @@ def drive(retrue: Retrue, database: Database, numbers: list[int], *, count: int)
     return memory
 
 
-def _generation(database: Database) -> int:
+def _patiently(act: Callable[..., Json], *words: Any, **options: Any) -> Json:
+    """Ask again while the service has no time for an operator; what was done although it said so is done."""
+    ends = time.monotonic() + PATIENCE_S
+    is_again = False
+    while True:
+        try:
+            return act(*words, **options)
+        except Refused as refused:
+            if is_again and refused.status in DONE_ALREADY:
+                return {}
+            if refused.status != UNAVAILABLE or time.monotonic() > ends:
+                raise
+        is_again = True
+        time.sleep(0.5)
+
+
+def _is_past(database: Database, generation: int) -> bool:
     with database.read() as conn:
         champion = champions.current(conn, MODEL)
-    return champion.generation if champion else 0
+    return champion is not None and champion.generation > generation
 
 
 def recorded(home: Path) -> dict[str, list[tuple[int, int, Any]]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Crashes", "Endless", "Exits", "Hangs", "HangsHoldingTheInterpreter", "Moody", "Nan", "Slow", "SlowToLoad"]
+__all__ = ["Crashes", "Exits", "Hangs", "HangsHoldingTheInterpreter", "Moody", "Nan", "Slow", "SlowToLoad"]
 
 
 class Zero:
@@ -96,17 +96,3 @@ class SlowToLoad(OnLoad):
         ends = time.process_time() + 3.0
         while time.process_time() < ends:
             sum(range(1000))
-
-
-class Endless(Zero):
-    """Never ends to learn."""
-
-    def fit(self, X: Any, y: Any = None) -> "Endless":  # noqa: ARG002  scikit-learn's signature
-        time.sleep(600)
-        return self
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT002  as above
-        return {}
-
-    def set_params(self, **_: Any) -> "Endless":
-        return self

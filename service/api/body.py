@@ -103,12 +103,10 @@ class Intake:
             raise HTTPException(408, "the service is about to end" if self._is_leaving else words) from None
 
     async def _rest(self, first: bytes, receive: Receive, limit: int) -> bytes:
-        parts, size, has_more = [first], len(first), True
-        self._held += size
+        parts: list[bytes] = []
+        size, part, has_more = 0, first, True
         try:
-            while has_more:
-                message = await receive()
-                part = _part(message)
+            while True:
                 size += len(part)
                 self._held += len(part)
                 if size > limit:
@@ -117,8 +115,10 @@ class Intake:
                     msg = "too many large bodies are coming in at once: try again in a moment"
                     raise Overloaded(msg, retry_after_s=1)
                 parts.append(part)
-                has_more = message.get("more_body", False)
-            return b"".join(parts)
+                if not has_more:
+                    return b"".join(parts)
+                message = await receive()
+                part, has_more = _part(message), message.get("more_body", False)
         finally:
             self._held -= size
 

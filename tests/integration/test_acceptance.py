@@ -264,14 +264,16 @@ def test_09_nothing_unpickles_bytes_that_a_client_sent(house: House, tmp_path: P
     store = ArtifactStore(house.home / "artifacts")
     with house.database.read() as conn:
         row = versions.get(conn, "shop", house.pointer().version)
-    artifact = house.home / "artifacts" / row.artifact
-    sound = artifact.read_bytes()
-    artifact.write_bytes(bomb)
+    files = [house.home / "artifacts" / digest for digest in (row.artifact, row.compiled) if digest]
+    sound = [file.read_bytes() for file in files]
+    for file in files:
+        file.write_bytes(bomb)
     try:
         with pytest.raises(ArtifactInvalid):
             load_bundle(store, row, generation=99)
     finally:
-        artifact.write_bytes(sound)
+        for file, content in zip(files, sound, strict=True):
+            file.write_bytes(content)
     assert not mark.exists()
     with pytest.raises(FileNotFoundError):
         mark.stat()
@@ -326,7 +328,7 @@ def test_11_training_runs_in_another_process_niced_and_capped_while_answers_go_o
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True, cwd=ROOT)
     imported = set(ast.literal_eval(done.stdout))
     assert "service.serving.worker" in imported
-    learners = {"service.control.trainer", "service.learning", "evidently", "apscheduler", "deltalake", "sklearn"}
+    learners = {"service.control.trainer", "service.learning.train", "evidently", "apscheduler", "deltalake", "sklearn"}
     assert not imported & learners
 
 

@@ -52,8 +52,8 @@ def sound() -> Evidence:
     return Evidence(
         answered=[Answered(id=f"p{n}", model="m", version=n, generation=n, output="UP") for n in (1, 2)],
         labelled=[
-            Labelled(id="p1", model="m", label="DOWN", observed_at=at(0)),
-            Labelled(id="p1", model="m", label="UP", observed_at=at(5)),
+            Labelled(id="p1", model="m", label="UP", observed_at=at(0)),
+            Labelled(id="p1", model="m", label="DOWN", observed_at=at(5)),
         ],
         recorded={
             "m": [
@@ -61,7 +61,7 @@ def sound() -> Evidence:
                 Recorded(id="never told", version=2, generation=2, output="UP"),
             ]
         },
-        labels={"m": {"p1": "UP"}},
+        labels={"m": {"p1": "DOWN"}},
         swaps=[
             first,
             replace(first, id="s2", generation=2, expected_generation=1, version=2, previous_version=1, run_id="b"),
@@ -116,7 +116,7 @@ def forget_label(evidence: Evidence) -> None:
 
 
 def older_label(evidence: Evidence) -> None:
-    evidence.labels = {"m": {"p1": "DOWN"}}
+    evidence.labels = {"m": {"p1": "UP"}}
 
 
 def silent_audit(evidence: Evidence) -> None:

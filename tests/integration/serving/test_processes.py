@@ -195,8 +195,17 @@ def test_answers_that_wait_for_the_disk_are_recorded_and_answered(tmp_path: Path
 
 
 ENDLESS = """
+import time
+
+from sklearn.base import BaseEstimator, RegressorMixin
+
 from service.spec import ModelSpec, Training
-from tests.estimators import Endless
+
+
+class Endless(RegressorMixin, BaseEstimator):
+    def fit(self, X, y):
+        time.sleep(600)
+
 
 spec = ModelSpec(
     name="endless", task="regression", target="y", timestamp="at", build=Endless, metric="neg_mean_absolute_error",
@@ -220,7 +229,7 @@ def test_a_service_ends_in_time_though_a_run_trains_and_somebody_follows_it(tmp_
             runs = service.request("GET", "/v1/runs?model=endless")
             return runs.status_code == 200 and [run for run in runs.json()["runs"] if run["state"] == "training"]
 
-        run = until(training, within_s=200, what="training")[0]
+        run = until(training, within_s=90, what="training")[0]
         with service.connect() as following, service.connect() as slow:
             following.sendall(f"GET /v1/runs/{run['id']}/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             told = b""
