@@ -30,7 +30,7 @@ NO_TLS = ssl.create_default_context()
 ROWS = {"instances": [[float(place) for place in range(8)]]}
 
 
-def until(seen: Callable[[], Any], *, within_s: float = 30, what: str = "it") -> Any:
+def until(seen: Callable[[], Any], *, within_s: float = 90, what: str = "it") -> Any:
     """Return the first true value of `seen`."""
     ends = time.monotonic() + within_s
     while time.monotonic() < ends:
@@ -145,7 +145,7 @@ def launched(
     one = Launched(home, process)
     try:
         if ready:
-            until(one.is_ready, within_s=60, what="ready")
+            until(one.is_ready, within_s=150, what="ready")
         yield one
     except BaseException:
         print((home / "log").read_text(encoding="utf-8", errors="replace")[-6000:])  # noqa: T201  pytest shows it

@@ -52,7 +52,8 @@ class Settling:
             if swap.ended_at is None:
                 continue
             if late:
-                self._tell(swap, late, (now - swap.ended_at).total_seconds())
+                since = max(swap.ended_at, min(late.values()))  # one that starts takes its time to load
+                self._tell(swap, list(late), (now - since).total_seconds())
             elif bound is not None:
                 self._write(term, swap, max(bound, swap.ended_at), swap.ended_at)
 
@@ -76,8 +77,8 @@ class Settling:
         self._late(swap.model)
 
 
-def _state(conn: Connection, swap: Swap) -> tuple[list[str], datetime | None]:
-    """Return the live replicas that are late, and when the last of the others took the swap's generation.
+def _state(conn: Connection, swap: Swap) -> tuple[dict[str, datetime], datetime | None]:
+    """Return the live replicas that are late with their starts, and when the last of the others switched.
 
     A replica that was started after the commit came up on the champion: it is no part of the mixed window, unless it
     is late, too. With no live replica at all nobody has switched yet.
@@ -85,7 +86,11 @@ def _state(conn: Connection, swap: Swap) -> tuple[list[str], datetime | None]:
     live = {replica.id: replica for replica in replicas.live(conn, LIVE_S)}
     held = {row.replica_id: row for row in replicas.serving(conn, swap.model) if row.replica_id in live}
     generation = swap.generation or 0
-    late = [name for name in live if name not in held or (held[name].generation or 0) < generation]
+    late = {
+        name: replica.started_at
+        for name, replica in live.items()
+        if name not in held or (held[name].generation or 0) < generation
+    }
     if late or not live:
         return late, None
     moments = [
@@ -93,4 +98,4 @@ def _state(conn: Connection, swap: Swap) -> tuple[list[str], datetime | None]:
         for name, row in held.items()
         if swap.ended_at is None or live[name].started_at <= swap.ended_at
     ]
-    return [], max(moments, default=swap.ended_at)
+    return {}, max(moments, default=swap.ended_at)

@@ -264,7 +264,8 @@ def test_09_nothing_unpickles_bytes_that_a_client_sent(house: House, tmp_path: P
     store = ArtifactStore(house.home / "artifacts")
     with house.database.read() as conn:
         row = versions.get(conn, "shop", house.pointer().version)
-    files = [house.home / "artifacts" / digest for digest in (row.artifact, row.compiled) if digest]
+    digests = (row.artifact, (row.manifest.get("compiled") or {}).get("artifact"))
+    files = [house.home / "artifacts" / digest for digest in digests if digest]
     sound = [file.read_bytes() for file in files]
     for file in files:
         file.write_bytes(bomb)

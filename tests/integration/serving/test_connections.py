@@ -17,7 +17,7 @@ from tests.estimators import Moody, Slow
 from tests.launched import PREDICT, ROWS, Launched, launched, prepared, until
 from tests.served import PRICE, crown, named, pack, register
 
-pytestmark = pytest.mark.timeout(300)  # processes start slowly on a busy machine
+pytestmark = pytest.mark.timeout(400)  # processes start slowly on a busy machine
 
 DEADLINE_S = 1.5
 BODY_LIMIT = 1 << 20

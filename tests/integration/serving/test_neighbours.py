@@ -19,7 +19,7 @@ from tests.launched import Launched, launched, prepared, until
 from tests.postgres import PostgresMissing, Unsteady
 from tests.served import PRICE, crown, pack, price
 
-pytestmark = pytest.mark.timeout(300)  # processes start slowly on a busy machine
+pytestmark = pytest.mark.timeout(400)  # processes start slowly on a busy machine
 
 SOON_S = 3.0
 """What a caller waits at most for the word that the database is away: 1.5 s, and what a busy machine adds."""

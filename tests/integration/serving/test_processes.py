@@ -15,7 +15,7 @@ import pytest
 from service.storage.spool import Dropped, read_segment, segments_of, streams
 from tests.launched import NO_TLS, PREDICT, ROWS, Launched, is_alive, launched, prepared, until
 
-pytestmark = pytest.mark.timeout(300)  # processes start slowly on a busy machine
+pytestmark = pytest.mark.timeout(400)  # processes start slowly on a busy machine
 
 GRACE_S = 10.0
 
@@ -205,6 +205,9 @@ from service.spec import ModelSpec, Training
 class Endless(RegressorMixin, BaseEstimator):
     def fit(self, X, y):
         time.sleep(600)
+
+    def predict(self, X):
+        return [0.0] * len(X)
 
 
 spec = ModelSpec(

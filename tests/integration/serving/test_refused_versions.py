@@ -33,7 +33,7 @@ from tests.estimators import Crashes, Exits, Hangs, HangsHoldingTheInterpreter, 
 from tests.launched import ROWS, Launched, launched, prepared, until
 from tests.served import PRICE, crown, pack, price
 
-pytestmark = pytest.mark.timeout(300)  # processes start slowly on a busy machine
+pytestmark = pytest.mark.timeout(400)  # processes start slowly on a busy machine
 
 
 class Fleet:
@@ -68,7 +68,7 @@ class Fleet:
             assert swap is not None
             return promotion.advance(term, swap)
 
-        outcome = until(moved, within_s=60, what="the swap's end")
+        outcome = until(moved, within_s=150, what="the swap's end")
         with self.database.read() as conn:
             swap = champions.find_swap(conn, swap_id)
         assert swap is not None

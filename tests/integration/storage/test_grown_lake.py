@@ -66,6 +66,16 @@ def test_labels_of_some_ids_are_what_reading_all_labels_would_give(
     assert plain(found) == plain(expected)
 
 
+def test_a_label_at_either_end_of_its_file_is_found(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    ids = [new_id() for _ in range(12)]
+    for part in range(3):
+        some = ids[4 * part : 4 * part + 4]
+        lake.append_labels(MODEL, labels_table([label_batch(some, ["UP"] * 4)]), transactions={"p": part})
+    for one in ids:
+        assert lake.labels_of(MODEL, pa.array([one]))["id"].to_pylist() == [one]
+
+
 @pytest.mark.parametrize("after", [None, moment(100), moment(600), moment(9999)])
 @pytest.mark.parametrize("until", [None, moment(650), moment(200)])
 @pytest.mark.parametrize("exactly", [100_000, 0])
