@@ -1,5 +1,6 @@
 """Two dozen real versions of the electricity model, registered as a trainer would, and what each one answers."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,12 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from service.client import Json
-from service.domain.answer import answers
 from service.domain.spec import Schema
 from service.domain.version import VersionState
+from service.learning.compiled import compiled
 from service.learning.frames import design
-from service.learning.package import package, unpack
+from service.learning.package import Package, golden_frame, package, with_compiled
 from service.learning.predictor import Predictor
+from service.serving.block import Block
+from service.serving.bundle import load
 from service.storage import versions
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
@@ -26,6 +29,7 @@ __all__ = ["Told", "expected", "payloads", "register"]
 
 WEEKS = timedelta(days=56)
 STEP = timedelta(days=28)
+COMPILE_S = 30.0
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -33,6 +37,10 @@ class Told(msgspec.Struct, frozen=True):
 
     outputs: list[Any]
     probabilities: NDArray[np.float64]
+    alone: NDArray[np.float64]
+    """The same, each row in a block of its own. A numeric kernel takes what is left over at a block's end row by row, and
+    another last bit may come of it; so a row has one right answer in trees, and at most these two in a compiled version."""
+    is_compiled: bool
 
 
 def register(project: Path, home: Path, database: Database, model: str, *, count: int) -> list[int]:
@@ -53,8 +61,7 @@ def register(project: Path, home: Path, database: Database, model: str, *, count
         estimator = spec.build().fit(design(schema, part), part[spec.target].to_numpy())
         if list(estimator.classes_) != list(schema.classes):
             continue
-        packed = package(Predictor(estimator=estimator, schema=schema, output_mode="argmax"), part)
-        store.put(packed.artifact)
+        packed = _packed(store, Predictor(estimator=estimator, schema=schema, output_mode="argmax"), part, number)
         row = VersionRow(
             model=model, version=number, state=VersionState.APPROVED, run_id=None, parent=first.version,
             artifact=packed.sha256, manifest=packed.manifest, lineage={}, metrics=first.metrics,
@@ -64,6 +71,19 @@ def register(project: Path, home: Path, database: Database, model: str, *, count
             versions.insert(conn, row)
         numbers.append(number)
     return numbers
+
+
+def _packed(store: ArtifactStore, predictor: Predictor, part: pd.DataFrame, number: int) -> Package:
+    """Store a version's files; every second one is compiled too, so that swaps go between both kinds."""
+    packed = package(predictor, part)
+    store.put(packed.artifact)
+    if number % 2:
+        return packed
+    golden = golden_frame(packed, predictor)
+    verdict = compiled(predictor, golden=golden, holdout=part, budget_s=COMPILE_S, clock=time.monotonic)
+    if verdict.content is not None:
+        store.put(verdict.content)
+    return with_compiled(packed, verdict)
 
 
 def payloads(project: Path, schema: Schema, *, target_rows: int, seed: int) -> tuple[list[Json], list[list[int]]]:
@@ -85,19 +105,23 @@ def payloads(project: Path, schema: Schema, *, target_rows: int, seed: int) -> t
 
 
 def expected(home: Path, database: Database, model: str, rows: Sequence[Json]) -> dict[int, Told]:
-    """Return each version's answers to `rows`, from its own artifact, in this process."""
+    """Return each version's answers to `rows`: loaded as a worker loads it, in this process."""
     store = ArtifactStore(home / "artifacts")
     with database.read() as conn:
         found = versions.list_of(conn, model)
     told = {}
     for row in found:
-        schema = Schema.from_json(row.manifest["schema"])
-        block = design(schema, pd.DataFrame(list(rows)))
-        estimator = unpack(store.read(row.artifact))
-        # A tree's answer to a row does not depend on the block that the row stands in: one call for all of them.
-        outputs, probabilities = answers(estimator, row.manifest["output"], schema.classes, block)
-        if probabilities is None:
+        bundle = load(store, row, generation=0)
+        block = bundle.decoder.decode(msgspec.json.encode({"instances": rows}), max_rows=len(rows))
+        answers = bundle.answer(block)
+        alone = [bundle.answer(Block(block.numeric[place : place + 1])).probabilities for place in range(len(block))]
+        if answers.probabilities is None:
             msg = f"version {row.version} gives no probabilities: its answers could not be told from another's"
             raise ValueError(msg)
-        told[row.version] = Told(outputs=outputs.tolist(), probabilities=probabilities)
+        told[row.version] = Told(
+            outputs=answers.outputs.tolist(),
+            probabilities=answers.probabilities,
+            alone=np.vstack([one for one in alone if one is not None]),
+            is_compiled=bundle.engine == "onnx",
+        )
     return told

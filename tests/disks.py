@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ import pytest
 __all__ = ["SmallDisk", "small_disk"]
 
 MEGABYTES = 6
+INODES = 1000
+"""So many files and folders: a full disk has no room for an empty one either."""
 
 
 class SmallDisk:
@@ -19,7 +21,7 @@ class SmallDisk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._ballast = root / "ballast"
+        self._ballast, self._files = root / "ballast", root / "ballast-files"
 
     def fill(self, *, but: int = 0) -> None:
         """Take all the room there is, but for so many bytes."""
@@ -32,17 +34,23 @@ class SmallDisk:
                     continue
         if but:
             os.truncate(self._ballast, max(self._ballast.stat().st_size - but, 0))
+            return
+        with suppress(OSError):
+            self._files.mkdir()
+            for number in range(INODES):
+                (self._files / str(number)).touch()
 
     def free(self) -> None:
         """Give the room back."""
         self._ballast.unlink()
+        shutil.rmtree(self._files, ignore_errors=True)
 
 
 @contextmanager
 def small_disk(root: Path, megabytes: int = MEGABYTES) -> Iterator[SmallDisk]:
     """Mount one at `root`. CI must be able to; elsewhere the test is skipped, with the reason."""
     root.mkdir(parents=True)
-    options = f"size={megabytes}m,mode=0700,uid={os.getuid()}"
+    options = f"size={megabytes}m,nr_inodes={INODES},mode=0700,uid={os.getuid()}"
     mount = ["mount", "-t", "tmpfs", "-o", options, "retrue-test", str(root)]
     leave = ["umount", "-l", str(root)]
     for prefix in ([], ["sudo", "-n"]):

@@ -232,7 +232,7 @@ def test_a_service_ends_in_time_though_a_run_trains_and_somebody_follows_it(tmp_
             runs = service.request("GET", "/v1/runs?model=endless")
             return runs.status_code == 200 and [run for run in runs.json()["runs"] if run["state"] == "training"]
 
-        run = until(training, within_s=90, what="training")[0]
+        run = until(training, within_s=200, what="training")[0]
         with service.connect() as following, service.connect() as slow:
             following.sendall(f"GET /v1/runs/{run['id']}/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             told = b""
