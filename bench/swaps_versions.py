@@ -38,8 +38,8 @@ class Told(msgspec.Struct, frozen=True):
     outputs: list[Any]
     probabilities: NDArray[np.float64]
     alone: NDArray[np.float64]
-    """The same, each row in a block of its own. A numeric kernel takes what is left over at a block's end row by row, and
-    another last bit may come of it; so a row has one right answer in trees, and at most these two in a compiled version."""
+    """The same, each row in a block of its own. A numeric kernel takes what is left over at a block's end row by row,
+    and another last bit may come of it; so a row has one right answer in trees, at most these two in a compiled one."""
     is_compiled: bool
 
 
@@ -114,7 +114,9 @@ def expected(home: Path, database: Database, model: str, rows: Sequence[Json]) -
         bundle = load(store, row, generation=0)
         block = bundle.decoder.decode(msgspec.json.encode({"instances": rows}), max_rows=len(rows))
         answers = bundle.answer(block)
-        alone = [bundle.answer(Block(block.numeric[place : place + 1])).probabilities for place in range(len(block))]
+        alone = [
+            bundle.answer(Block(block.numeric[place : place + 1], {})).probabilities for place in range(len(block))
+        ]
         if answers.probabilities is None:
             msg = f"version {row.version} gives no probabilities: its answers could not be told from another's"
             raise ValueError(msg)

@@ -123,6 +123,7 @@ def more_than(n: int, things: Sized) -> bool:
 def test_a_worker_that_is_killed_is_replaced_while_its_sibling_answers(tmp_path: Path) -> None:
     home = home_of(tmp_path)
     with launched(home, workers=2) as service, Callers(service, 6).at_work() as callers:
+        until(lambda: len(service.said("worker_started")) == 2, what="both workers")
         for child in ("api-0", "api-1"):  # whichever of them the connections went to
             os.kill(service.pid(child), signal.SIGKILL)
             until(partial(has_begun_twice, service, child), what="another worker")
