@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -204,15 +205,16 @@ def settle(story: Story, project: Project, database: Database) -> None:
             story.violations.append(Violation(law=law, count=len(words), examples=tuple(words[:5])))
 
 
-def _wait_for_rest(left: Any, ends: float) -> list[str]:
-    still: list[str] = ["unknown"]
-    while still and time.monotonic() < ends:
+def _wait_for_rest(left: Callable[[], list[str]], ends: float) -> list[str]:
+    """Return what still moves when the time is over; looked at once in any case."""
+    while True:
         try:
             still = left()
         except DatabaseUnavailable:
             still = ["the database does not answer"]
+        if not still or time.monotonic() > ends:
+            return still
         time.sleep(0.2)
-    return still
 
 
 def _texts(gates: dict[str, str]) -> dict[str, str]:

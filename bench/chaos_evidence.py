@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from deltalake import DeltaTable
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, RowMapping, select
 
 from bench.chaos_ledger import Event, Evidence, Recorded, RunFacts, SwapFacts
 from service.domain.errors import ArtifactInvalid
 from service.domain.run import ACTIVE, RunState
 from service.domain.version import VersionState
 from service.serving.bundle import load
-from service.storage import audit, champions, replicas, tables, versions
+from service.storage import audit, champions, probations, replicas, tables, versions
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
 from service.storage.lake import Lake
@@ -54,12 +54,13 @@ def gather(evidence: Evidence, database: Database, home: Path, models: Sequence[
 
 def busy(database: Database) -> list[str]:
     """Return the runs and swaps that are still under way."""
-    c = tables.runs.c
     with database.read() as conn:
-        found = conn.execute(select(c.model, c.state).where(c.state.in_([state.value for state in ACTIVE])))
-        return [f"{model} run {state}" for model, state in found] + [
-            f"{swap.model} swap" for swap in champions.waiting(conn)
+        found = [
+            f"{run.model} run {run.state.value}"
+            for run in _facts(conn)
+            if run.state in ACTIVE and run.waits_for is None
         ]
+        return found + [f"{swap.model} swap" for swap in champions.waiting(conn)]
 
 
 def astray(database: Database) -> list[str]:
@@ -96,9 +97,29 @@ def _audited(conn: Connection) -> list[tuple[str, int, int]]:
     return [(model, facts["generation"], facts["version"]) for model, facts in conn.execute(query)]
 
 
+def _facts(conn: Connection) -> list[RunFacts]:
+    return [
+        RunFacts(
+            id=row["id"], model=row["model"], state=RunState(row["state"]), waits_for=_waits_for(conn, row)
+        )
+        for row in conn.execute(select(tables.runs)).mappings().all()
+    ]  # fmt: skip
+
+
+def _waits_for(conn: Connection, row: RowMapping) -> str | None:
+    """Return the champion's open probation that an automatic promotion waits for; None where nothing says that."""
+    watched = probations.open_of(conn, row["model"])
+    if row["state"] != RunState.PROMOTING.value or watched is None:
+        return None
+    if any(swap.run_id == row["id"] for swap in champions.waiting(conn, row["model"])):
+        return None
+    words = f"waits until the probation of version {watched.version} is over"
+    return words if (row["progress"] or {}).get("words") == words else None
+
+
 def _runs(conn: Connection) -> tuple[list[RunFacts], list[Event]]:
-    rows = conn.execute(select(tables.runs)).mappings().all()
-    model_of = {row["id"]: row["model"] for row in rows}
+    facts = _facts(conn)
+    model_of = {run.id: run.model for run in facts}
     events = [
         Event(
             model=model_of[row["run_id"]],
@@ -111,7 +132,7 @@ def _runs(conn: Connection) -> tuple[list[RunFacts], list[Event]]:
         )
         for row in conn.execute(select(tables.run_events)).mappings()
     ]
-    return [RunFacts(id=row["id"], model=row["model"], state=RunState(row["state"])) for row in rows], events
+    return facts, events
 
 
 def _unloadable(conn: Connection, home: Path, current: Sequence[Any]) -> list[str]:

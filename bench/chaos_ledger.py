@@ -103,6 +103,8 @@ class RunFacts:
     id: str
     model: str
     state: RunState
+    waits_for: str | None = None
+    """What the service itself says it waits for: a probation, which ends in the event time of a stream that ended."""
 
 
 @dataclass(kw_only=True)
@@ -270,7 +272,7 @@ def _runs(evidence: Evidence, found: dict[str, list[str]]) -> None:
     for run in evidence.runs:
         story = sorted(events[run.id], key=lambda event: event.seq)
         _story(run, story, found)
-        if run.state not in TERMINAL | WAITING:
+        if run.state not in TERMINAL | WAITING and run.waits_for is None:
             found["a run is stuck"].append(f"{run.model} {run.id}: {run.state.value}")
         wanted = 1 if run.state in PROMOTED else 0
         count = swapped[run.id]

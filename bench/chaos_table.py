@@ -102,6 +102,7 @@ def _rows(story: Story) -> Sequence[Sequence[str]]:
         *_counted("refused for a reason", story.judged.excused),
         *_counted("operator", story.operator.done),
         *_counted("run", runs),
+        *_counted("run that rightly waits", Counter(run.waits_for for run in story.evidence.runs if run.waits_for)),
         ["swap", "committed", f"{len(story.evidence.swaps):,}"],
         ["violation", "", f"{total(story.violations) + total(story.judged.violations):,}"],
     ]

@@ -160,13 +160,18 @@ class Replica:
         if not self._is_checked:
             self._database.check_migrated()
             self._is_checked = True
-        if not self._is_known:
+        if not (self._is_known or self._is_new):
             self._beat()
         view = seen(self._database)
         self.recording = view.recording
         for name in view.names:
             self._slots.open(name)
         self._settle(self._follow_champion, view.champions, waits=waits or self._is_new)
+        if not self._is_known:
+            # Hello only now: a swap waits for those who answer requests, and this one comes up on the champion anyway.
+            self._beat()
+            for champion in view.champions:
+                self._follow_champion(champion)
         self.has_looked.set()
         self._settle(self._prepare, view.swaps, waits=waits)
         self._settle(self._keep_previous, view.champions, waits=waits)
@@ -206,7 +211,7 @@ class Replica:
 
     def _live(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            if not self._is_checked:
+            if self._is_new:
                 continue
             try:
                 self._beat()
@@ -266,6 +271,8 @@ class Replica:
         return bundle
 
     def _report(self, held: Bundle) -> None:
+        if not self._is_known:
+            return
         bound = self._reported.get(held.model)
         now_serving = (held.version, held.generation)
         if bound is not None and (bound.version, bound.generation) == now_serving:

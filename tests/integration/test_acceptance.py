@@ -306,7 +306,9 @@ def test_10_extreme_and_empty_features_are_drift_or_broken_data_and_never_silenc
     else:
         assert check.verdict == "quarantined"
         assert [(finding["check"], finding["column"]) for finding in seen["findings"]] == [(found, column)]
-    assert f'retrue_check_verdict{{model="shop",verdict="{check.verdict}"}} 1.0' in house.client.get("/metrics").text
+    told = f'retrue_check_verdict{{model="shop",verdict="{check.verdict}"}} 1.0'
+    # State metrics are read from the database at most once a second.
+    house.until(lambda _: told in house.client.get("/metrics").text, within_s=10)
 
 
 def test_11_training_runs_in_another_process_niced_and_capped_while_answers_go_on(house: House) -> None:

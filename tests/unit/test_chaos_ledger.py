@@ -79,6 +79,17 @@ def test_a_sound_ledger_has_no_violation() -> None:
     assert check(sound()) == []
 
 
+def test_a_promotion_that_waits_for_a_probation_is_not_stuck() -> None:
+    evidence = sound()
+    waits = RunFacts(id="c", model="m", state=S.PROMOTING, waits_for="the probation of version 2")
+    evidence.runs = [*evidence.runs, waits]
+    steps = (S.QUEUED, S.PREPARING, S.VALIDATING, S.TRAINING, S.PACKAGING, S.EVALUATING, S.PROMOTING)
+    evidence.events = [*evidence.events, *story("c", *steps, begin=20)]
+    assert check(evidence) == []
+    evidence.runs = [*evidence.runs[:-1], replace(waits, waits_for=None)]
+    assert [one.law for one in check(evidence)] == ["a run is stuck"]
+
+
 def lose(evidence: Evidence) -> None:
     evidence.recorded = {"m": evidence.recorded["m"][1:]}
 
