@@ -18,7 +18,10 @@ from rich.table import Table
 __all__ = ["Section", "Target", "publish"]
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAD = "# Benches\n\nWritten by the files in `bench/`; newest last. Each section says how to repeat it.\n"
+HEAD = """# Benches
+
+Written by the files in `bench/`; each section says how to repeat it, and a new run takes the place of the one before.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +60,14 @@ def publish(section: Section, *, root: Path = ROOT) -> int:
     page = root / "docs" / "bench.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     before = page.read_text() if page.exists() else HEAD
-    page.write_text(before.rstrip("\n") + "\n\n" + _markdown(section, facts))
+    page.write_text(_without(before, section.title).rstrip("\n") + "\n\n" + _markdown(section, facts))
     return 0 if all(target.met for target in section.targets) else 1
+
+
+def _without(page: str, title: str) -> str:
+    """Return the page without the section of that title: a new run takes an older one's place, good or bad."""
+    head, *sections = page.split("\n## ")
+    return "\n## ".join([head, *(one for one in sections if one.splitlines()[0] != title)])
 
 
 def _show(section: Section) -> None:

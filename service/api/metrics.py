@@ -142,7 +142,7 @@ def _of_gate(conn: Connection, model: str) -> Iterator[Sample]:
     judged = (
         select(runs_table.c.gate)
         .where(runs_table.c.model == model, runs_table.c.gate.is_not(None))
-        .order_by(runs_table.c.id.desc())
+        .order_by(runs_table.c.requested_at.desc(), runs_table.c.id.desc())
         .limit(1)
     )
     for clause in (conn.scalar(judged) or {}).get("clauses", ()):

@@ -144,6 +144,25 @@ def test_a_replica_that_starts_late_comes_up_on_the_champion(place: Place) -> No
     assert place.slots.take("price").version == 2
 
 
+def test_no_swap_waits_for_a_replica_that_serves_nothing_yet(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(place.database, PRICE)
+    crown(place.database, pack(place.store, PRICE, price()))
+    seen: list[tuple[int, int]] = []
+    bind = place.slots.bind
+
+    def counted(bundle: Bundle) -> bool:
+        with place.database.read() as conn:
+            seen.append((len(replicas.live(conn, 60.0)), len(replicas.serving(conn))))
+        return bind(bundle)
+
+    monkeypatch.setattr(place.slots, "bind", counted)
+    place.replica.look()
+    assert seen == [(0, 0)]
+    with place.database.read() as conn:
+        assert len(replicas.live(conn, 60.0)) == 1
+    assert place.held().version == 1
+
+
 def test_a_replica_that_stops_says_goodbye(place: Place) -> None:
     place.replica.look()
     place.replica.stop()
