@@ -28,6 +28,8 @@ CONNECT_TIMEOUT_S = 5
 FROZEN_S = 5
 """PostgreSQL ends a transaction whose client has been silent for so long: one that was stopped, or whose host is gone,
 would keep its locks, the leader's lease among them, and nobody could follow it."""
+MIGRATION_FROZEN_S = 60
+"""The same within a migration, for which nobody waits who serves."""
 PATIENCE_S = 20.0
 """How long one transaction may take, however little the database says; a worker that answers requests sets it lower."""
 KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -84,6 +86,10 @@ class Database:
             if self._patience is not None:
                 self._patience.spare(connection)  # a migration may take as long as it takes
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                # On a crowded machine a migrator is silent between two statements for seconds, and not gone.
+                connection.exec_driver_sql(
+                    f"SET LOCAL idle_in_transaction_session_timeout = {MIGRATION_FROZEN_S * 1000}"
+                )
                 connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
             upgrade(connection)
 
