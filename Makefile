@@ -19,10 +19,10 @@ export DO_NOT_TRACK := 1
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check fix bench chaos lock clean
+.PHONY: help demo serve test check fix bench bench-serving chaos lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP) ## watch the loop close on real data (about 5 minutes; KEEP=1 leaves the service up)
 	@$(BIN)/python -m service demo $(if $(filter-out 0,$(KEEP)),--keep)
@@ -47,6 +47,10 @@ fix: $(STAMP) ## format the code, repair what ruff can repair
 
 bench: $(STAMP) ## reproduce the loop's results on both data sets
 	@$(BIN)/python bench/loop.py
+
+bench-serving: $(STAMP) ## measure serving beside its peers, then what disturbs it (needs wrk; 1 hour; QUICK=1: 3 minutes)
+	@code=0; $(BIN)/python bench/serving.py $(if $(filter-out 0,$(QUICK)),--quick) || code=$$?; \
+	$(if $(filter-out 0,$(QUICK)),,$(BIN)/python bench/serving_spikes.py || code=$$?;) exit $$code
 
 chaos: $(STAMP) ## kill every process anywhere under load, then check the ledger (10 minutes; QUICK=1: 2)
 	@$(BIN)/python bench/chaos.py $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(POSTGRES)),--postgres)

@@ -99,15 +99,16 @@ def _run(plan: Plan, stop: Event) -> None:
 
 async def _drive(plan: Plan, stop: Event) -> list[Sent]:
     loop = asyncio.get_running_loop()
+    now = time.perf_counter  # uvloop's own clock knows whole milliseconds only
     free = deque(Connection("127.0.0.1", plan.port) for _ in range(CONNECTIONS))
     sent: list[Sent] = []
     out: set[asyncio.Task[Any]] = set()
-    epoch, start = time.time(), loop.time()
+    epoch, start = time.time(), now()
     count = 0
     while not stop.is_set():
         due = start + count / plan.rate
-        if due > loop.time():
-            await asyncio.sleep(due - loop.time())
+        if due > now():
+            await asyncio.sleep(due - now())
         task = loop.create_task(_one(plan, count, due, epoch - start, free, sent))
         out.add(task)
         task.add_done_callback(out.discard)
@@ -121,11 +122,10 @@ async def _drive(plan: Plan, stop: Event) -> list[Sent]:
 async def _one(
     plan: Plan, count: int, due: float, shift: float, free: deque[Connection], sent: list[Sent]
 ) -> None:  # one request of the load
-    loop = asyncio.get_running_loop()
     which = count % len(plan.payloads)
     # A request never waits for another one's connection.
     connection = free.popleft() if free else Connection("127.0.0.1", plan.port)
-    late_s = loop.time() - due
+    late_s = time.perf_counter() - due
     try:
         async with asyncio.timeout(DEADLINE_S):
             status, body = await connection.post(plan.path, plan.payloads[which])
@@ -133,5 +133,7 @@ async def _one(
         status, body = 0, f"{type(error).__name__}: {error}".encode()
     free.append(connection)
     sent.append(
-        Sent(due=due + shift, late_s=late_s, latency_s=loop.time() - due, payload=which, status=status, body=body)
+        Sent(
+            due=due + shift, late_s=late_s, latency_s=time.perf_counter() - due, payload=which, status=status, body=body
+        )
     )

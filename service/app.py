@@ -91,6 +91,8 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
         surroundings=Surroundings(
             nice=settings.training_nice,
             threads=settings.training_threads,
+            cpus=settings.cpus,
+            memory_bytes=settings.training_memory_bytes,
             log_level=settings.log_level,
             log_format=settings.log_format,
         ),

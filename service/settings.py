@@ -25,6 +25,7 @@ CLIENT_ONLY = frozenset({"RETRUE_URL"})
 """Read by the command line's verbs, not by the service."""
 
 MIB = 1 << 20
+LEAST_MEMORY = 512 * MIB
 
 
 class Settings(BaseSettings):
@@ -76,6 +77,10 @@ class Settings(BaseSettings):
     """Threads that numeric libraries may use in one trainer or check."""
     training_nice: Annotated[int, Field(ge=0, le=19)] = 19
     """Nice level of trainers and checks."""
+    training_cpus: str = ""
+    """Processors that trainers and checks may use, such as 1 or 2-3,5; all when empty."""
+    training_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """Memory that one trainer or check may take; beyond it that one process fails. 0: all that there is."""
     report_every_s: Annotated[float, Field(ge=0)] = 0.0
     """Scheduled checks of a model draw their HTML evidence at most once in so many seconds; 0: each does. A broken
     window's evidence is drawn in any case."""
@@ -109,6 +114,31 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, word: Any) -> Any:
         return word.lower() if isinstance(word, str) else word
+
+    @field_validator("training_cpus")
+    @classmethod
+    def _processors(cls, text: str) -> str:
+        wanted, here = _cpus(text), _cpus_here()
+        if wanted and not here:
+            msg = "this system can't bind a process to processors; leave it empty"
+            raise ValueError(msg)
+        if strange := sorted(wanted - here):
+            msg = f"there is no processor {strange[0]} to use here; there are {', '.join(map(str, sorted(here)))}"
+            raise ValueError(msg)
+        return text
+
+    @field_validator("training_memory_bytes")
+    @classmethod
+    def _enough(cls, size: int) -> int:
+        if 0 < size < LEAST_MEMORY:
+            msg = f"a trainer's own libraries take more; give it at least {LEAST_MEMORY}, or 0 for no bound"
+            raise ValueError(msg)
+        return size
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """Processors that trainers and checks may use; none: all."""
+        return tuple(sorted(_cpus(self.training_cpus)))
 
     @property
     def database(self) -> str:
@@ -267,6 +297,22 @@ def _one_line(error: ValidationError) -> SettingInvalid:
         given = "" if fault["type"] == "extra_forbidden" else f" (given: {fault['input']!r})"
         lines.append(f"{PREFIX}{name.upper()}: {fault['msg'][0].lower()}{fault['msg'][1:]}{given}")
     return SettingInvalid("; ".join(lines), settings=[line.split(":")[0] for line in lines])
+
+
+def _cpus(text: str) -> frozenset[int]:
+    """Return the numbers that a list such as ``0-2,5`` names."""
+    found: set[int] = set()
+    for part in text.split(",") if text.strip() else []:
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() if dash else True)) or (dash and int(last) < int(first)):
+            msg = "write processors as numbers and ranges of them, such as 1 or 2-3,5"
+            raise ValueError(msg)
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+def _cpus_here() -> frozenset[int]:
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
 
 
 def _text(value: Any) -> str:

@@ -5,14 +5,18 @@ metrics describe the database and are computed at the scrape, so that they are t
 """
 
 import os
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from threading import Lock
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import Histogram as OneByOne
 from prometheus_client.multiprocess import MultiProcessCollector
 
-__all__ = ["STATES", "Slug", "StateMetric", "Telemetry", "exposition"]
+__all__ = ["STATES", "CountTally", "Slug", "StateMetric", "Telemetry", "TimeTally", "exposition"]
 
 FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SLOW = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
@@ -96,6 +100,71 @@ STATES = {
 """By name."""
 
 
+class Histogram(OneByOne):
+    """A histogram that also takes what was added up elsewhere."""
+
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """Add `counts` observations by bucket, which sum up to `total`."""
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._sum.inc(total)
+
+    @property
+    def bounds(self) -> Sequence[float]:
+        """The buckets' upper ends."""
+        return tuple(self._upper_bounds)
+
+
+class CountTally:
+    """Adds up for one counter, in a plain number, until it is flushed.
+
+    In multi-process mode one event takes microseconds, for it goes to a file; a prediction has eight of them.
+    """
+
+    __slots__ = ("_child", "_count", "_lock")
+
+    def __init__(self, child: Counter) -> None:
+        self._child, self._count, self._lock = child, 0.0, Lock()
+
+    def inc(self, amount: float = 1) -> None:
+        """Count."""
+        with self._lock:
+            self._count += amount
+
+    def flush(self) -> None:
+        """Hand on what was added up."""
+        if self._count:
+            with self._lock:
+                count, self._count = self._count, 0.0
+            self._child.inc(count)
+
+
+class TimeTally:
+    """Adds up for one histogram, until it is flushed; see `CountTally`."""
+
+    __slots__ = ("_bounds", "_child", "_counts", "_lock", "_total")
+
+    def __init__(self, child: Histogram) -> None:
+        self._child, self._bounds, self._lock = child, child.bounds, Lock()
+        self._counts, self._total = [0] * len(self._bounds), 0.0
+
+    def observe(self, amount: float) -> None:
+        """Take one observation."""
+        place = bisect_left(self._bounds, amount)
+        with self._lock:
+            self._counts[place] += 1
+            self._total += amount
+
+    def flush(self) -> None:
+        """Hand on what was added up."""
+        if any(self._counts):
+            with self._lock:
+                counts, self._counts = self._counts, [0] * len(self._bounds)
+                total, self._total = self._total, 0.0
+            self._child.add(counts, total)
+
+
 class Telemetry:
     """The event metrics of one process.
 
@@ -111,6 +180,7 @@ class Telemetry:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         r = self.registry = registry if registry is not None else CollectorRegistry()
+        self._tallies: list[CountTally | TimeTally] = []
         # api workers
         self.requests = Counter("retrue_requests", "Requests by outcome.", ("model", "endpoint", "outcome"), registry=r)
         self.request_seconds = Histogram(
@@ -202,6 +272,11 @@ class Telemetry:
             "retrue_last_tick_timestamp_seconds", "When the leader last looked.", multiprocess_mode="max", registry=r
         )
         self.leader = Gauge("retrue_leader", "Controllers that lead.", multiprocess_mode="livesum", registry=r)
+        self.peak_bytes = Gauge(
+            "retrue_peak_bytes",
+            "Most resident memory: of the controller so far; of the newest child of each kind that ended.",
+            ("process",), multiprocess_mode="livemax", registry=r,
+        )  # fmt: skip
         self.restarts = Counter("retrue_restarts", "Children started again.", ("role",), registry=r)
         # committer
         self.commits = Counter("retrue_commits", "Commits to the lake.", ("kind", "outcome"), registry=r)
@@ -220,9 +295,25 @@ class Telemetry:
             registry=r,
         )
 
+    def counting(self, child: Counter) -> CountTally:
+        """Return what adds up for `child` between flushes."""
+        self._tallies.append(tally := CountTally(child))
+        return tally
+
+    def timing(self, child: Histogram) -> TimeTally:
+        """Return what adds up for `child` between flushes."""
+        self._tallies.append(tally := TimeTally(child))
+        return tally
+
+    def flush(self) -> None:
+        """Hand on what the tallies have added up; whoever has some calls it by a clock, and before the end."""
+        for tally in self._tallies:
+            tally.flush()
+
 
 def exposition(telemetry: Telemetry) -> bytes:
     """Return the event metrics as text: of all processes in multi-process mode, else of this one."""
+    telemetry.flush()
     if os.environ.get(MULTIPROCESS):
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

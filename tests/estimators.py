@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Crashes", "Exits", "Hangs", "HangsHoldingTheInterpreter", "Moody", "Nan", "Slow", "SlowToLoad"]
+__all__ = ["Costs", "Crashes", "Exits", "Hangs", "HangsHoldingTheInterpreter", "Moody", "Nan", "Slow", "SlowToLoad"]
 
 
 class Zero:
@@ -44,6 +44,23 @@ class Nan(Zero):
 
     def predict(self, X: Any) -> Any:
         return np.where(X[:, 0] < 100, 0.0, np.nan)
+
+
+class Costs(Zero):
+    """Costs so many seconds a call and a row, by a clock of its own."""
+
+    now = 0.0
+
+    def __init__(self, fixed_s: float, row_s: float) -> None:
+        self.fixed_s, self.row_s = fixed_s, row_s
+
+    @classmethod
+    def clock(cls) -> float:
+        return Costs.now
+
+    def predict(self, X: Any) -> Any:
+        Costs.now += self.fixed_s + self.row_s * len(X)
+        return np.zeros(len(X))
 
 
 class OnLoad(Zero):

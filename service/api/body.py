@@ -2,6 +2,8 @@
 
 import asyncio
 import zlib
+from collections.abc import Generator
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -84,12 +86,26 @@ class Intake:
         return body if not bits else await asyncio.to_thread(_unzipped, body, bits, limit)
 
     async def _whole(self, receive: Receive, limit: int) -> bytes:
+        # A small body came with its head: then no deadline is set up, which costs as much as all the rest of this.
+        steps = receive().__await__()
+        try:
+            waits_for = next(steps)
+        except StopIteration as came:
+            if not came.value.get("more_body", False):
+                body = _part(came.value)
+                if len(body) > limit:
+                    raise _too_large(limit) from None
+                return body
+            return await self._timely(_Came(came.value), receive, limit)
+        return await self._timely(_Begun(steps, waits_for), receive, limit)
+
+    async def _timely(self, first: "_Begun | _Came", receive: Receive, limit: int) -> bytes:
         deadline_s = LEAVE_S if self._is_leaving else self._limits.deadline_s
         try:
             async with asyncio.timeout(deadline_s) as deadline:
                 self._coming.add(deadline)
                 try:
-                    message = await receive()
+                    message = await first
                     body = _part(message)
                     if not message.get("more_body", False):
                         if len(body) > limit:
@@ -121,6 +137,38 @@ class Intake:
                 part, has_more = _part(message), message.get("more_body", False)
         finally:
             self._held -= size
+
+
+class _Came:
+    """A message that is here."""
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        return self._message
+        yield
+
+
+class _Begun:
+    """A message whose awaiting has begun: goes on where it stands."""
+
+    def __init__(self, steps: Generator[Any, Any, Message], waits_for: Any) -> None:
+        self._steps, self._waits_for = steps, waits_for
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        waits_for = self._waits_for
+        while True:
+            try:
+                yield waits_for
+            except BaseException as error:  # noqa: BLE001  its own affair
+                try:
+                    waits_for = self._steps.throw(error)
+                except StopIteration as came:
+                    message: Message = came.value
+                    return message
+            else:
+                return (yield from self._steps)
 
 
 def _part(message: Message) -> bytes:

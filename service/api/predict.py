@@ -1,7 +1,9 @@
 """The two routes that must be fast: predict and feedback, as plain ASGI endpoints."""
 
+import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,12 +13,16 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.access import identify
 from service.api.body import ClientGone, Intake
-from service.api.problems import problem, problem_of
+from service.api.problems import internal, problem, problem_of
 from service.domain.errors import InvalidRows, NotReady, RetrueError
 from service.serving.batcher import Answered
 from service.serving.worker import Worker
+from service.storage.ids import QuotedIds
+from service.telemetry import CountTally, Slug, TimeTally
 
-__all__ = ["routes"]
+__all__ = ["Short", "routes"]
+
+log = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 _JSON = b"application/json"
@@ -30,6 +36,35 @@ def routes(worker: Worker, intake: Intake) -> list[Route]:
     ]
 
 
+class Short:
+    """The short way to the fast routes: by their addresses alone.
+
+    Parameters
+    ----------
+    routes
+        As `routes` gave them.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._prefix = routes[0].path.partition("{")[0]
+        found = {route.path.rpartition("/")[2]: route.endpoint for route in routes}
+        self._endpoints = {verb: endpoint for verb, endpoint in found.items() if isinstance(endpoint, Endpoint)}
+
+    def way(self, scope: Scope) -> "Endpoint | None":
+        """Return the endpoint that `scope` asks for, and leave there what a router would; None: ask the router."""
+        if scope["type"] != "http" or scope["method"] != "POST" or scope.get("root_path"):
+            return None
+        address, _, verb = scope["path"].rpartition("/")
+        endpoint = self._endpoints.get(verb)
+        if endpoint is None or not address.startswith(self._prefix):
+            return None
+        model = address[len(self._prefix) :]
+        if not model or "/" in model:
+            return None
+        scope["path_params"] = {"model": model}
+        return endpoint
+
+
 class Endpoint(ABC):
     """What both have in common: the body, the outcome, the clock."""
 
@@ -38,7 +73,7 @@ class Endpoint(ABC):
     def __init__(self, worker: Worker, intake: Intake) -> None:
         self._worker, self._intake, self._limits = worker, intake, worker.limits
         self._telemetry = worker.telemetry
-        self._meters: dict[tuple[str, str], Any] = {}
+        self._meters: dict[tuple[str, str], tuple[CountTally, TimeTally]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -60,6 +95,12 @@ class Endpoint(ABC):
             return
         except ClientGone:
             self._count(model, "gone")
+            return
+        except Exception as error:
+            # No middleware stands around it that would answer for it.
+            log.exception(Slug.REQUEST_FAILED, extra={"facts": {"path": self.name, "error": type(error).__name__}})
+            self._count(model, "failed")
+            await internal()(scope, receive, send)
             return
         headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(content))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -91,8 +132,8 @@ class Endpoint(ABC):
                 self._telemetry.requests.labels("unknown", self.name, outcome).inc()
                 return
             meter = self._meters[key] = (
-                self._telemetry.requests.labels(model, self.name, outcome),
-                self._telemetry.request_seconds.labels(model, self.name),
+                self._telemetry.counting(self._telemetry.requests.labels(model, self.name, outcome)),
+                self._telemetry.timing(self._telemetry.request_seconds.labels(model, self.name)),
             )
         meter[0].inc()
         if seconds is not None:
@@ -143,7 +184,8 @@ def _content(answered: Answered) -> bytes:
     parts: dict[str, Any] = {"predictions": answered.outputs}
     if answered.probabilities is not None:
         parts["probabilities"] = answered.probabilities
-    parts["ids"] = answered.ids
+    ids = answered.ids
+    parts["ids"] = msgspec.Raw(ids.json()) if isinstance(ids, QuotedIds) else ids
     if not answered.ids:
         parts["recorded"] = False
     return answered.bundle.head + b"," + _encode(parts)[1:]

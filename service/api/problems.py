@@ -16,7 +16,7 @@ from service.domain import errors
 from service.domain.errors import RetrueError
 from service.telemetry import Slug
 
-__all__ = ["MEDIA_TYPE", "STATUS", "document", "install", "problem", "problem_of"]
+__all__ = ["MEDIA_TYPE", "STATUS", "document", "install", "internal", "problem", "problem_of"]
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +95,12 @@ def install(app: FastAPI) -> None:
 
 
 async def _retrue(_request: Request, error: Exception) -> Response:
-    return problem_of(error) if isinstance(error, RetrueError) else _internal()
+    return problem_of(error) if isinstance(error, RetrueError) else internal()
 
 
 async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
-        return _internal()
+        return internal()
     phrase = HTTPStatus(error.status_code).phrase
     words = {
         404: "there is nothing at this address; /docs lists what there is",
@@ -144,10 +144,11 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error(Slug.REQUEST_FAILED, extra={"facts": {"path": _route(request)}}, exc_info=error)
-    return _internal()
+    return internal()
 
 
-def _internal() -> Response:
+def internal() -> Response:
+    """Return the problem for an error that nobody foresaw; what it was is the log's."""
     return problem(500, "something went wrong inside; the service's log says what", code="internal")
 
 

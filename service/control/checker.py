@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from service.control.comparison import compared
+from service.control.memory import peak_bytes
 from service.control.rows import frame_of, join_labels
 from service.control.tasks import CheckTask, Failure, Report, Seen
 from service.domain.check import Verdict
@@ -77,6 +78,7 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
             new_labels=new_labels,
             lake_version=lake.version_of(task.model, "predictions"),
             seconds=round(time.perf_counter() - started, 3),
+            peak_bytes=peak_bytes(),
         )
     )
     if task.draws or is_broken:

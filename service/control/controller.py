@@ -12,6 +12,7 @@ from typing import Any
 from service.control.evidence import note_report, prune
 from service.control.files import fingerprint, record
 from service.control.leader import RENEW_S, Leader, Term
+from service.control.memory import peak_bytes
 from service.control.monitor import Monitor
 from service.control.probation import Probations
 from service.control.processes import Job, Processes, Surroundings
@@ -86,7 +87,11 @@ class Controller:
         lake = Lake(place.lake)
         self.leader = Leader(database)
         self._tick = Tick(self._odd)
-        self._processes = Processes(place.surroundings, woken=lambda: self._tick.nudge("look"))
+        self._processes = Processes(
+            place.surroundings,
+            woken=lambda: self._tick.nudge("look"),
+            peaked=lambda kind, size: telemetry.peak_bytes.labels(kind).set(size),
+        )
         self._monitor = Monitor(
             self._processes,
             lake,
@@ -168,6 +173,7 @@ class Controller:
             ):
                 if not self._stopping:
                     self._guarded(part, term, known)
+            self._telemetry.peak_bytes.labels("controller").set(peak_bytes())
             self._telemetry.tick_seconds.observe(time.perf_counter() - started)
             self._telemetry.last_tick.set_to_current_time()
 

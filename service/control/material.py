@@ -19,7 +19,7 @@ from service.domain.errors import LakeUnavailable
 from service.domain.policy import Drift
 from service.domain.spec import ModelSpec, Schema
 from service.learning.frames import between, canonical
-from service.storage.lake import Lake
+from service.storage.lake import Lake, Snapshot
 
 __all__ = ["Material", "gather"]
 
@@ -92,8 +92,7 @@ def gather(
     if moment is None:
         msg = "a run needs to know up to when it may look"
         raise ValueError(msg)
-    table, snapshot = lake.training_rows(spec.name, schema, after=None, until=moment, observed_until=moment)
-    rows = without(frame_of(table, schema), quarantined)
+    rows, snapshot = _learnable(lake, spec.name, schema, until=moment, quarantined=quarantined)
     excluded = [[moment.isoformat() for moment in one if moment is not None] for one in quarantined]
     plain = snapshot.to_json()
     facts = {"excluded": excluded, "used_rows": len(rows), "until": moment.isoformat(), "spec_digest": spec_digest}
@@ -105,6 +104,16 @@ def gather(
         snapshot=plain | facts,
         digest=hashlib.sha256(parts.encode()).hexdigest(),
     )
+
+
+def _learnable(
+    lake: Lake, model: str, schema: Schema, *, until: datetime, quarantined: Sequence[Interval]
+) -> tuple[pd.DataFrame, Snapshot]:
+    table, snapshot = lake.training_rows(model, schema, after=None, until=until, observed_until=until)
+    if not any(one.answered_from for one in quarantined):
+        # Nobody else asks for the ids, which as Python's texts would take more than all the numbers together.
+        table = table.drop_columns(["id"])
+    return without(frame_of(table, schema), quarantined), snapshot
 
 
 def beginning(spec: ModelSpec, rows: pd.DataFrame) -> pd.DataFrame:

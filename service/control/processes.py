@@ -19,9 +19,10 @@ from enum import IntEnum
 from multiprocessing import connection, forkserver
 from typing import Any, Literal
 
+from service.control.memory import bound, peak_bytes
 from service.journal import facts, set_up
 
-__all__ = ["Exit", "Job", "Kind", "Processes", "Surroundings"]
+__all__ = ["Exit", "Job", "Kind", "Peak", "Processes", "Surroundings"]
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,19 @@ class Surroundings:
 
     nice: int = 19
     threads: int = 1
+    cpus: tuple[int, ...] = ()
+    """Processors that trainers and checks may use; none named: all."""
+    memory_bytes: int = 0
+    """What one trainer or check may take, see `service.control.memory.bound`; 0: all that there is."""
     log_level: str = "info"
     log_format: str = "console"
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A child's last word: its memory."""
+
+    size_bytes: int
 
 
 @dataclass
@@ -79,6 +91,8 @@ class Job:
     """What it sent and nobody has looked at yet."""
     exit_code: int | None = None
     """None while it lives; negative: the signal that killed it."""
+    peak_bytes: int | None = None
+    """Resident memory at its peak; None of one that was killed, or that has not ended."""
     asked_to_leave: float | None = None
 
     @property
@@ -138,14 +152,21 @@ class Processes:
         What each kind runs, as ``module:function``; the function takes the task and `send`.
     woken
         Called, from a thread, whenever a child has sent something or ended.
+    peaked
+        Told, from a thread, the kind of a child that ends and its memory at its peak.
     """
 
     def __init__(
-        self, surroundings: Surroundings, *, woken: Callable[[], None], targets: Mapping[Kind, str] = TARGETS
+        self,
+        surroundings: Surroundings,
+        *,
+        woken: Callable[[], None],
+        targets: Mapping[Kind, str] = TARGETS,
+        peaked: Callable[[Kind, int], None] = lambda _kind, _bytes: None,
     ) -> None:
         self._targets = targets
         self._surroundings = surroundings
-        self._woken = woken
+        self._woken, self._peaked = woken, peaked
         self._jobs: dict[tuple[Kind, str], Job] = {}
         self._context = multiprocessing.get_context("forkserver")
 
@@ -218,8 +239,13 @@ class Processes:
             job.kill()
         with suppress(EOFError, OSError), reading:
             while True:
-                job.messages.append(reading.recv())
-                self._woken()
+                message = reading.recv()
+                if isinstance(message, Peak):
+                    job.peak_bytes = message.size_bytes
+                    self._peaked(job.kind, message.size_bytes)
+                else:
+                    job.messages.append(message)
+                    self._woken()
         job.process.join()
         if job.process.exitcode != 0:
             job.sweep()  # one that was killed, or left in a hurry, took nobody with it
@@ -232,13 +258,27 @@ def _enter(kind: Kind, target: str, task: Any, pipe: connection.Connection, arou
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     threading.Thread(target=_leave_with_parent, name="life-line", daemon=True).start()
-    with suppress(OSError):
-        os.nice(around.nice)
+    _yield_to_servers(kind, around)
     role = {"train": "trainer", "check": "checker", "files": "files"}[kind]
     set_up(role, level=around.log_level, style=around.log_format)
     module, _, function = target.partition(":")
-    getattr(importlib.import_module(module), function)(task, pipe.send)
-    pipe.close()
+    try:
+        getattr(importlib.import_module(module), function)(task, pipe.send)
+    finally:
+        with suppress(OSError, MemoryError):
+            pipe.send(Peak(peak_bytes()))
+        pipe.close()
+
+
+def _yield_to_servers(kind: Kind, around: Surroundings) -> None:
+    with suppress(OSError):
+        os.nice(around.nice)
+    if kind == "files":
+        return
+    if around.cpus and hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):  # they were there when the service started
+            os.sched_setaffinity(0, around.cpus)
+    bound(around.memory_bytes)
 
 
 def _leave_with_parent() -> None:

@@ -111,6 +111,8 @@ class Seen:
     seconds: float
     comparison: Comparison | None = None
     """Of a champion on probation with the version before; None where there is none, or the window's data are broken."""
+    peak_bytes: int | None = None
+    """Resident memory of the check's process until then."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ lost the lease can write nothing and leaves.
 
 import logging
 import os
-import resource
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from sqlalchemy import Connection
 from service.control.candidate import Candidate, prepare
 from service.control.files import load_spec
 from service.control.material import Material, gather
-from service.control.processes import Exit
+from service.control.memory import peak_bytes
+from service.control.processes import Exit, Peak
 from service.control.record import Record
 from service.control.setbacks import drop_version, setback_of
 from service.control.situation import JUDGED, OPEN
@@ -63,8 +64,8 @@ class _End(Exception):
     detail: str | None = None
 
 
-def train(task: TrainTask, send: Callable[[Any], None]) -> None:  # noqa: ARG001  all it has to say goes to the run
-    """Work on one run until its verdict; leaves the process with a code the controller understands."""
+def train(task: TrainTask, send: Callable[[Any], None]) -> None:
+    """Work on one run until its verdict, which is written to it; leaves with a code the controller understands."""
     trainer = Trainer(task)
     threading.Thread(target=trainer.record.beat, name="heartbeat", daemon=True).start()
     try:
@@ -80,6 +81,8 @@ def train(task: TrainTask, send: Callable[[Any], None]) -> None:  # noqa: ARG001
     except BaseException as error:
         if not _is_memory(error):
             raise
+        with suppress(OSError, MemoryError):
+            send(Peak(peak_bytes()))
         os._exit(Exit.OUT_OF_MEMORY)  # as if the kernel had killed it: worth one more attempt
 
 
@@ -243,7 +246,7 @@ class Trainer:
         self, conn: Connection, spec: ModelSpec, candidate: Candidate, version: int, *, has_champion: bool
     ) -> runs.Run:
         gate, model, move = candidate.gate, self.task.model, self.record.move
-        columns = {"gate": gate.to_json(), "peak_bytes": _peak(), "decided_event_time": self._until}
+        columns = {"gate": gate.to_json(), "peak_bytes": peak_bytes(), "decided_event_time": self._until}
         if gate.broke:
             return self.record.set_back(conn, Setback.EVAL_ERROR, gate.reason, **columns)
         if gate.outcome is Outcome.FAIL or (gate.outcome is Outcome.INCONCLUSIVE and not has_champion):
@@ -265,7 +268,7 @@ class Trainer:
         return move(conn, RunState.PROMOTING, gate.reason, code="gate_pass", **columns)
 
     def _finish(self, end: _End) -> None:
-        extra: dict[str, Any] = {"code": end.code, "detail": end.detail or end.reason, "peak_bytes": _peak()}
+        extra: dict[str, Any] = {"code": end.code, "detail": end.detail or end.reason, "peak_bytes": peak_bytes()}
         self.record.step(end.after, end.reason, decided_event_time=self._until, **extra)
 
     def _failed(self, error: Exception) -> None:
@@ -280,7 +283,7 @@ class Trainer:
         else:
             log.error("training_broke", extra=facts(run=self.task.run_id, model=self.task.model), exc_info=error)
             detail = f"{type(error).__name__}: {error}"[:2000]
-        extra: dict[str, Any] = {"decided_event_time": self._until, "peak_bytes": _peak()}
+        extra: dict[str, Any] = {"decided_event_time": self._until, "peak_bytes": peak_bytes()}
         self.record.write(
             lambda conn: self.record.set_back(
                 conn, setback or Setback.TRAIN_ERROR, detail.splitlines()[0], detail=detail, **extra
@@ -297,10 +300,6 @@ def _last_tried(connection: Connection, run: runs.Run) -> runs.Run | None:
     """Return the newest earlier run of the model that came to a judgement on its rows."""
     earlier = (other for other in runs.list_of(connection, run.model, limit=50) if other.id != run.id)
     return next((other for other in earlier if other.state in TRIED and other.snapshot_digest), None)
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -77,6 +77,7 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         degraded=degraded,
         run_id=run_id,
         lake_version=saw.lake_version,
+        peak_bytes=saw.peak_bytes,
         seconds={"examined": saw.seconds, "in_all": round((at - check.requested_at).total_seconds(), 3)},
     )
     return Judged(check=done, examination=saw.examination, decision=decision)

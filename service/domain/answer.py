@@ -1,6 +1,7 @@
 """How an estimator answers: the one definition that training, evaluation and serving share."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -36,10 +37,17 @@ def answers(
     """
     if not classes:
         return np.asarray(estimator.predict(X), dtype=np.float64).reshape(-1), None
-    names = np.asarray(classes, dtype=object if isinstance(classes[0], str) else np.int64)
+    names = _names(tuple(classes))
     probabilities = None
     if hasattr(estimator, "predict_proba"):
         probabilities = np.ascontiguousarray(estimator.predict_proba(X), dtype=np.float64)
         if output_mode == "argmax":
             return names[probabilities.argmax(axis=1)], probabilities
     return np.asarray(estimator.predict(X)).reshape(-1).astype(names.dtype), probabilities
+
+
+@lru_cache(maxsize=256)
+def _names(classes: tuple[str, ...] | tuple[int, ...]) -> NDArray[Any]:
+    names = np.asarray(classes, dtype=object if isinstance(classes[0], str) else np.int64)
+    names.setflags(write=False)  # every answer is taken out of it
+    return names

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ class Answered:
     bundle: Bundle
     outputs: list[Any]
     probabilities: list[list[float]] | None
-    ids: list[str]
+    ids: Sequence[str]
     """Empty where the answer could not be written down and the model's spec says to answer all the same."""
 
 
@@ -98,9 +98,9 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
         self._telemetry = telemetry
-        self._batch_rows = telemetry.batch_rows.labels(model)
-        self._predict_seconds = telemetry.predict_seconds.labels(model)
-        self._predictions = telemetry.predictions.labels(model, "champion")
+        self._batch_rows = telemetry.timing(telemetry.batch_rows.labels(model))
+        self._predict_seconds = telemetry.timing(telemetry.predict_seconds.labels(model))
+        self._predictions = telemetry.counting(telemetry.predictions.labels(model, "champion"))
         self._queue_rows = telemetry.queue_rows.labels(model)
         self._record_failures = telemetry.record_failures.labels(model)
         self._unrecorded = telemetry.predictions_unrecorded.labels(model)
@@ -250,7 +250,7 @@ class Batcher:
                 job.future.set_result(one)
 
 
-def _shares(bundle: Bundle, jobs: list[Job], answers: Answers, ids: list[str]) -> Result:
+def _shares(bundle: Bundle, jobs: list[Job], answers: Answers, ids: Sequence[str]) -> Result:
     outputs = answers.outputs.tolist()
     probabilities = None if answers.probabilities is None else answers.probabilities.tolist()
     if len(jobs) == 1:

@@ -18,6 +18,7 @@ from service.domain.spec import Schema
 from service.serving.block import Block, Layout, join
 from service.serving.compiled import load_compiled
 from service.serving.decode import Decoder
+from service.serving.imports import import_learners, named_in
 from service.storage.artifacts import ArtifactStore
 from service.storage.versions import VersionRow
 
@@ -192,6 +193,7 @@ def _unpickle(row: VersionRow, content: bytes) -> Any:
     import joblib
 
     try:
+        import_learners(named_in(content))
         with warnings.catch_warnings():
             # scikit-learn says so where an estimator comes from another release, and goes on; we do not.
             warnings.filterwarnings("error", message="Trying to unpickle estimator")

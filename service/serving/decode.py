@@ -26,6 +26,7 @@ __all__ = ["Decoder", "micros"]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 TYPES: dict[str, Any] = {"numeric": float, "boolean": bool, "categorical": Integer, "text": str}
+_HEAD = 32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -99,18 +100,28 @@ class Decoder:
 
     def _typed(self, body: bytes) -> Block | None:
         """Return the rows if everything is right, else None; the errors are the slow path's to name."""
-        try:
-            return self._of_objects(self._objects.decode(body).instances)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
-        try:
-            return self._of_lists(self._lists.decode(body).instances)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
-        try:
-            return self._of_columns(self._columns.decode(body).columns)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None
+        head = body[:_HEAD]  # of a body that is right this tells its form, and a wrong guess costs time alone
+        if b"columns" in head:
+            ways = (self._by_columns, self._by_objects, self._by_lists)
+        elif b"[[" in head:
+            ways = (self._by_lists, self._by_objects, self._by_columns)
+        else:
+            ways = (self._by_objects, self._by_lists, self._by_columns)
+        for way in ways:
+            try:
+                return way(body)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                continue
+        return None
+
+    def _by_objects(self, body: bytes) -> Block | None:
+        return self._of_objects(self._objects.decode(body).instances)
+
+    def _by_lists(self, body: bytes) -> Block | None:
+        return self._of_lists(self._lists.decode(body).instances)
+
+    def _by_columns(self, body: bytes) -> Block | None:
+        return self._of_columns(self._columns.decode(body).columns)
 
     def _of_objects(self, rows: Sequence[Any]) -> Block:
         numeric = self._matrix([self._pick_numeric(row) for row in rows])
@@ -134,9 +145,12 @@ class Decoder:
             return None
         if moments is not msgspec.UNSET and len(moments) != n:
             return None
-        numeric = np.empty((n, self._n_numeric), dtype=np.float64)
-        for place, name in enumerate(self.layout.names):
-            numeric[:, place] = np.array(lists[name], dtype=np.float64)
+        if self._pack is None:
+            numeric = np.empty((n, self._n_numeric), dtype=np.float64)
+            for place, name in enumerate(self.layout.names):
+                numeric[:, place] = np.array(lists[name], dtype=np.float64)
+        else:
+            numeric = self._matrix(list(zip(*(lists[name] for name in self.layout.names), strict=True)))
         text = {feature.name: lists[feature.name] for feature in self.layout.text}
         times = None if moments is msgspec.UNSET else np.array([micros(m) for m in moments], dtype=np.int64)
         return Block(numeric, text, times)

@@ -16,6 +16,7 @@ from service.domain.errors import ArtifactInvalid
 from service.domain.spec import Schema
 from service.serving.block import Layout
 from service.serving.bundle import Bundle, load
+from service.serving.imports import import_learners, spare_pandas
 from service.serving.recent import Recent
 from service.serving.trials import Trials, starved_s
 from service.storage.artifacts import ArtifactStore
@@ -78,6 +79,7 @@ class Loader:
         self._store, self._recent, self._trials, self._telemetry = store, recent, trials, telemetry
         self._woken, self._deadline_s, self._monotonic = woken, deadline_s, monotonic
         self._loads: dict[tuple[str, int], Load] = {}
+        spare_pandas()
 
     @property
     def is_busy(self) -> bool:
@@ -178,6 +180,7 @@ def _settle_in() -> None:
 def _import(modules: list[str]) -> None:
     """Import what the version needs before it is loaded."""
     known = len(sys.modules)
+    import_learners(modules)
     for name in modules:
         if name not in sys.modules:
             with contextlib.suppress(Exception):  # the load itself says what is missing

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import uuid_utils
@@ -12,7 +12,7 @@ from service.domain.errors import NotRecorded
 from service.serving.block import NOW, Block
 from service.serving.bundle import Answers, Bundle
 from service.serving.feedback import Labels
-from service.storage.ids import id_texts
+from service.storage.ids import QuotedIds
 from service.storage.spool import LabelBatch, PredictionBatch, SpoolWriter
 
 __all__ = ["Recorder", "mint"]
@@ -21,7 +21,7 @@ FEW = 16
 """Up to so many ids are made one by one; above it numpy's fixed cost pays."""
 
 
-def mint(n: int, at_us: int) -> tuple[NDArray[np.uint8], list[str]]:
+def mint(n: int, at_us: int) -> tuple[NDArray[np.uint8], Sequence[str]]:
     """Return `n` new UUIDv7s, raw and as text."""
     if n <= FEW:
         ids = [uuid_utils.uuid7() for _ in range(n)]
@@ -31,7 +31,7 @@ def mint(n: int, at_us: int) -> tuple[NDArray[np.uint8], list[str]]:
     raw[:, :6] = np.frombuffer((at_us // 1000).to_bytes(6, "big"), dtype=np.uint8)
     raw[:, 6] = (raw[:, 6] & 0x0F) | 0x70
     raw[:, 8] = (raw[:, 8] & 0x3F) | 0x80
-    return raw, id_texts(raw).astype("U36").tolist()
+    return raw, QuotedIds.of(raw)
 
 
 class Recorder:
@@ -54,7 +54,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._is_closed = False
 
-    def record(self, bundle: Bundle, block: Block, answers: Answers) -> tuple[list[str], dict[str, int]]:
+    def record(self, bundle: Bundle, block: Block, answers: Answers) -> tuple[Sequence[str], dict[str, int]]:
         """Write the answered rows; return their ids and the counts of odd values.
 
         Where they can't be written and the model's spec says to answer all the same, there are no ids: nobody could

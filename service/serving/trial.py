@@ -41,12 +41,14 @@ def _tried(asked: dict[str, Any]) -> dict[str, Any]:
 
     from service.domain.errors import ArtifactInvalid
     from service.serving.bundle import load
+    from service.serving.imports import spare_pandas
     from service.serving.recent import parsed
     from service.storage.artifacts import ArtifactStore
     from service.storage.versions import VersionRow
 
     row = msgspec.convert(asked["row"], VersionRow)
     before = set(sys.modules)
+    spare_pandas()
     try:
         bundle = load(ArtifactStore(Path(asked["store"])), row, generation=0)
         bundle.warm(parsed(asked["recent"], bundle.layout))

@@ -137,6 +137,7 @@ class Worker:
         await asyncio.to_thread(self.replica.stop)
         await _within(DRAIN_S, asyncio.to_thread(self._threads.shutdown))
         self.recorder.close()
+        self.telemetry.flush()
         log.info(Slug.WORKER_STOPPED, extra={"facts": {"worker": self.index}})
 
     def predict(self, bundle: Bundle, block: Block, *, is_recorded: bool = True) -> asyncio.Future[Answered]:
@@ -223,6 +224,7 @@ class Worker:
             for batcher in self._batchers.values():
                 batcher.expire()
             try:
+                self.telemetry.flush()
                 if self._sync:
                     await asyncio.to_thread(self.recorder.tick)
                 else:

@@ -43,6 +43,7 @@ class Check:
     requested_at: datetime
     finished_at: datetime | None
     seconds: dict[str, Any] | None
+    peak_bytes: int | None
 
 
 def create(conn: Connection, model: str, *, actor: str, at: datetime, **columns: Any) -> Check:

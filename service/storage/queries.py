@@ -1,6 +1,6 @@
 """What is asked of the lake's tables: each question opens only the files whose statistics allow an answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -29,6 +29,8 @@ __all__ = [
 
 Kind = Literal["predictions", "labels", "datasets", "references"]
 _STEP = timedelta(microseconds=1)
+_TOGETHER = 100_000
+"""So many answers are joined with their labels together."""
 _EXACTLY = 100_000
 """Up to so many new labels are counted by their ids; above it a label that was sent twice counts twice."""
 
@@ -201,13 +203,45 @@ def training(views: Mapping[Kind, View | None], question: Question) -> tuple[pa.
         counts["datasets"] = start.num_rows
     answered, labels = views.get("predictions"), views.get("labels")
     if answered is not None and labels is not None:
-        wanted = ["id", "event_time", *question.columns]
-        rows = between(answered, after=question.after, until=question.until, columns=wanted)
-        known = known_labels(labels, question.observed_until)
-        joined = join_labels(rows, known)
-        parts.append(_shaped(joined, schema))
-        counts |= {"predictions": joined.num_rows, "labels": known.num_rows}
-    return sorted_rows(pa.concat_tables(parts)), counts
+        learnt = [_shaped(rows, schema) for rows in _labelled(answered, labels, question)]
+        n = sum(rows.num_rows for rows in learnt)
+        parts += learnt
+        counts |= {"predictions": n, "labels": n}
+    return _once(sorted_rows(pa.concat_tables(parts))), counts
+
+
+def _labelled(answered: View, labels: View, question: Question) -> Iterator[pa.Table]:
+    """Yield the answers that have a label, some files at a time: neither all answers nor all labels are ever held."""
+    low = None if question.after is None else question.after + _STEP
+    wanted = ["id", "event_time", *question.columns]
+    where = _span("event_time", question.after, question.until)
+    for files in _groups(answered.between("event_time", low, question.until)):
+        rows = answered.read(files, columns=wanted, where=where)
+        if rows.num_rows:
+            yield join_labels(rows, labels_of(labels, rows["id"], question.observed_until))
+
+
+def _groups(files: pa.Table) -> Iterator[pa.Table]:
+    """Yield the files in the order of time, as many together as hold some 100,000 rows."""
+    place = pc.sort_indices(files, sort_keys=[("min.event_time", "ascending"), ("path", "ascending")])
+    files = files.take(place)
+    first, rows = 0, 0
+    for at, count in enumerate(files["num_records"].to_pylist(), start=1):
+        rows += count
+        if rows >= _TOGETHER or at == files.num_rows:
+            yield files.slice(first, at - first)
+            first, rows = at, 0
+
+
+def _once(rows: pa.Table) -> pa.Table:
+    """Return sorted rows, each id once: in sorted rows what was written twice lies together."""
+    ids = rows["id"].combine_chunks()
+    if len(ids) < 2:
+        return rows
+    is_again = pc.fill_null(pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)), False)  # noqa: FBT003  the value
+    if not pc.any(is_again).as_py():
+        return rows
+    return rows.filter(pa.concat_arrays([pa.array([True]), pc.invert(is_again)]))
 
 
 def _shaped(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -1,14 +1,19 @@
 """A snapshot: an exact set of rows that can be read again, and the digest that proves it is the same."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 __all__ = ["Snapshot", "digest_of"]
+
+_PIECE = 1 << 16
+"""Rows that are looked at together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,28 +69,53 @@ def digest_of(table: pa.Table) -> str:
     """Return the sha256 of a table's content: names, types and values in row order, however they are chunked."""
     digest = hashlib.sha256()
     for name in sorted(table.column_names):
-        array = table[name].combine_chunks()
-        digest.update(f"{name}\0{array.type}\0{len(array)}\0".encode())
-        for part in _bytes(array):
+        column = table[name]
+        digest.update(f"{name}\0{column.type}\0{len(column)}\0".encode())
+        for part in _bytes(column):
             digest.update(part)
     return digest.hexdigest()
 
 
-def _bytes(array: pa.Array) -> list[Any]:
-    """Return buffers that depend on the values only: what lies under a null is not defined, so it is overwritten."""
-    valid = pc.is_valid(array).cast(pa.uint8()).to_numpy(zero_copy_only=False)
-    kind = array.type
+def _bytes(column: pa.ChunkedArray) -> Iterator[Any]:
+    """Yield buffers that depend on the values only: what lies under a null is not defined, so it is overwritten.
+
+    Piece by piece, for a column may be all of a model's history, and its texts as Python's would take ten times more.
+    """
+    kind = column.type
+    yield from (pc.is_valid(piece).cast(pa.uint8()).to_numpy(zero_copy_only=False) for piece in _pieces(column))
     if pa.types.is_list(kind):
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-        return [valid, lengths, *_bytes(pc.list_flatten(array))]
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        lengths = pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False)
-        return [valid, lengths, "".join(pc.fill_null(array, "").to_pylist()).encode()]
-    if pa.types.is_timestamp(kind):
-        array = array.cast(pa.timestamp("us", kind.tz)).view(pa.int64())
-    if pa.types.is_boolean(kind):
-        array = array.cast(pa.uint8())
-    return [valid, pc.fill_null(array, 0).to_numpy(zero_copy_only=False)]
+        yield from (_zeros(pc.list_value_length(piece)) for piece in _pieces(column))
+        yield from _bytes(pc.list_flatten(column))
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        yield from (_zeros(pc.binary_length(piece)) for piece in _pieces(column))
+        yield from (_text(pc.fill_null(piece, "")) for piece in _pieces(column))
+    else:
+        yield from (_zeros(_plain(piece)) for piece in _pieces(column))
+
+
+def _pieces(column: pa.ChunkedArray) -> Iterator[pa.Array]:
+    for chunk in column.chunks:
+        for at in range(0, len(chunk), _PIECE):
+            yield chunk.slice(at, _PIECE)
+
+
+def _plain(piece: pa.Array) -> pa.Array:
+    if pa.types.is_timestamp(piece.type):
+        return piece.cast(pa.timestamp("us", piece.type.tz)).view(pa.int64())
+    return piece.cast(pa.uint8()) if pa.types.is_boolean(piece.type) else piece
+
+
+def _zeros(piece: pa.Array) -> Any:
+    return pc.fill_null(piece, 0).to_numpy(zero_copy_only=False)
+
+
+def _text(piece: pa.Array) -> Any:
+    """Return the texts' bytes, one after the other, where they lie."""
+    _, offsets, content = piece.buffers()
+    if content is None or not len(piece):
+        return b""
+    places = np.frombuffer(offsets, np.int64 if pa.types.is_large_string(piece.type) else np.int32)
+    return memoryview(content)[places[piece.offset] : places[piece.offset + len(piece)]]
 
 
 def _ends(table: pa.Table) -> tuple[str | None, str | None]:

@@ -230,6 +230,7 @@ checks = Table(
     Column("requested_at", Moment, nullable=False),
     Column("finished_at", Moment, nullable=True),
     Column("seconds", Json, nullable=True),
+    Column("peak_bytes", Counter, nullable=True),  # resident memory of its process
     Index(
         "one_active_check_per_model", "model", unique=True, sqlite_where=text("active"), postgresql_where=text("active")
     ),

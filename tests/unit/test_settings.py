@@ -1,5 +1,6 @@
 """The environment: one frozen Settings, or one clear line."""
 
+import os
 import re
 from pathlib import Path
 
@@ -26,7 +27,18 @@ def test_a_mistyped_variable_in_the_env_file_refuses_too(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("RETRUE_PORT", "http"), ("RETRUE_PORT", "70000"), ("RETRUE_WORKERS", "0"), ("RETRUE_LOG_FORMAT", "xml")],
+    [
+        ("RETRUE_PORT", "http"),
+        ("RETRUE_PORT", "70000"),
+        ("RETRUE_WORKERS", "0"),
+        ("RETRUE_LOG_FORMAT", "xml"),
+        ("RETRUE_TRAINING_CPUS", "two"),
+        ("RETRUE_TRAINING_CPUS", "3-1"),
+        ("RETRUE_TRAINING_CPUS", "0,"),
+        ("RETRUE_TRAINING_CPUS", "-1"),
+        ("RETRUE_TRAINING_MEMORY_BYTES", "-1"),
+        ("RETRUE_TRAINING_MEMORY_BYTES", "1000000"),
+    ],
 )
 def test_an_invalid_value_is_one_line_that_names_the_variable(variable: str, value: str) -> None:
     with pytest.raises(SettingInvalid) as caught:
@@ -34,6 +46,21 @@ def test_an_invalid_value_is_one_line_that_names_the_variable(variable: str, val
     assert variable in caught.value.detail
     assert repr(value) in caught.value.detail
     assert "\n" not in caught.value.detail
+
+
+def test_processors_are_numbers_and_ranges_of_those_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3, 5}, raising=False)
+    assert load(environ={}, env_file=NO_FILE).cpus == ()
+    assert load(environ={"RETRUE_TRAINING_CPUS": "1-2, 5"}, env_file=NO_FILE).cpus == (1, 2, 5)
+    with pytest.raises(SettingInvalid, match=r"no processor 4 to use here; there are 0, 1, 2, 3, 5"):
+        load(environ={"RETRUE_TRAINING_CPUS": "3-5"}, env_file=NO_FILE)
+
+
+def test_processors_can_not_be_named_where_the_system_binds_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert load(environ={}, env_file=NO_FILE).cpus == ()
+    with pytest.raises(SettingInvalid, match="leave it empty"):
+        load(environ={"RETRUE_TRAINING_CPUS": "0"}, env_file=NO_FILE)
 
 
 def test_the_command_line_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:

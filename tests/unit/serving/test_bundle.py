@@ -1,6 +1,9 @@
 """Loading: nothing serves that was not proved in this very process."""
 
+import asyncio
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +11,20 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from service.domain.errors import ArtifactInvalid
+from service.serving.batcher import Batcher
+from service.serving.block import Block
 from service.serving.bundle import load
 from service.serving.decode import Decoder
+from service.serving.limits import Limits
+from service.serving.recorder import Recorder
 from service.storage.artifacts import ArtifactStore
 from service.storage.versions import VersionRow
-from tests.served import FLIP, PRICE, flip, pack, price
+from service.telemetry import Telemetry
+from tests.estimators import Costs
+from tests.served import FLIP, PRICE, flip, pack, price, spool
 
 
 @pytest.fixture
@@ -39,6 +49,45 @@ def test_a_loaded_bundle_answers_as_the_estimator_that_was_packed(store: Artifac
         assert found.outputs.tolist() == estimator.predict(bundle.golden.numeric).tolist()
         assert bundle.generation == 3
         assert bundle.cost.of(1) > 0
+
+
+def test_a_load_measures_what_a_call_and_a_row_cost(store: ArtifactStore) -> None:
+    row = pack(store, PRICE, Costs(fixed_s=0.003, row_s=0.0001))
+    cost = load(store, row, generation=1, clock=Costs.clock).cost
+    assert cost.of(1) == pytest.approx(0.0031)
+    assert cost.of(1000) == pytest.approx(0.103)
+
+
+@pytest.mark.parametrize(
+    ("fixed_s", "row_s", "rows", "in_loop"),
+    [
+        (0.0002, 0.000001, 1, True),  # a linear model
+        (0.0002, 0.000001, 4000, False),  # the same, on many rows
+        (0.0034, 0.00002, 1, False),  # a forest
+    ],
+)
+def test_the_cost_that_was_measured_says_who_answers_in_the_event_loop(
+    store: ArtifactStore, tmp_path: Path, fixed_s: float, row_s: float, rows: int, in_loop: bool
+) -> None:
+    bundle = load(store, pack(store, PRICE, Costs(fixed_s, row_s)), generation=1, clock=Costs.clock)
+    threads: list[str] = []
+
+    class Watched:
+        def predict(self, X: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return np.zeros(len(X))
+
+    recorder = Recorder(spool(tmp_path / "spool"), clock_us=lambda: 1)
+
+    async def ask() -> None:
+        with ThreadPoolExecutor(1, thread_name_prefix="predict") as pool:
+            telemetry = Telemetry(CollectorRegistry())
+            batcher = Batcher("price", recorder=recorder, executor=pool, limits=Limits(), telemetry=telemetry)
+            await batcher.submit(replace(bundle, estimator=Watched()), Block(np.zeros((rows, 8)), {}))
+
+    asyncio.run(ask())
+    recorder.close()
+    assert [name.startswith("predict") for name in threads] == [not in_loop]
 
 
 def test_the_same_version_under_another_generation_says_so(store: ArtifactStore) -> None:

@@ -21,7 +21,7 @@ def test_ids_are_distinct_uuid7s_whose_bytes_and_text_agree(n: int) -> None:
 
     at_us = time.time_ns() // 1000
     raw, texts = mint(n, at_us)
-    assert id_texts(raw).astype(str).tolist() == texts
+    assert id_texts(raw).astype(str).tolist() == list(texts)
     assert len(set(texts)) == n
     assert {(uuid.UUID(text).version, uuid.UUID(text).variant) for text in texts} == {(7, uuid.RFC_4122)}
     moments = [minted_at(text) for text in texts]

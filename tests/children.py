@@ -1,0 +1,27 @@
+"""What a child process of a test's controller runs."""
+
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["grow", "surroundings"]
+
+
+def surroundings(task: Any, send: Callable[[Any], None]) -> None:  # noqa: ARG001  as all children are called
+    """Tell what the process was given."""
+    send(
+        {"cpus": sorted(os.sched_getaffinity(0)), "nice": os.nice(0), "data": resource.getrlimit(resource.RLIMIT_DATA)}
+    )
+
+
+def grow(task: int, send: Callable[[Any], None]) -> None:
+    """Take so much memory and write on all of it; tell how that went."""
+    try:
+        taken = np.ones(task // 8)
+    except MemoryError:
+        send("no")
+        return
+    send(float(taken[-1]))
