@@ -123,7 +123,12 @@ def test_many_zipped_files_in_a_row_are_one_body_and_share_the_limit(shared_api:
 
 @pytest.mark.parametrize(
     ("encoding", "body", "status"),
-    [("br", b"x", 415), ("gzip, gzip", b"x", 415), ("gzip", b"x", 400), ("gzip", gzip.compress(b"{}" * 99)[:-9], 400)],
+    [
+        ("br", b"x", 415),
+        ("gzip, gzip", b"x", 415),
+        ("gzip", b"x", 400),
+        ("gzip", gzip.compress(b"{}" * 99, mtime=0)[:-9], 400),
+    ],
 )
 def test_a_body_that_cannot_be_unzipped_is_refused(shared_api: Api, encoding: str, body: bytes, status: int) -> None:
     response = shared_api.client.post(URL, content=body, headers={"Content-Encoding": encoding})
