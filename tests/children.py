@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,13 @@ __all__ = ["grow", "surroundings"]
 def surroundings(task: Any, send: Callable[[Any], None]) -> None:  # noqa: ARG001  as all children are called
     """Tell what the process was given."""
     send(
-        {"cpus": sorted(os.sched_getaffinity(0)), "nice": os.nice(0), "data": resource.getrlimit(resource.RLIMIT_DATA)}
+        {
+            "warm": "service.control.warm" in sys.modules,
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "cpus": sorted(os.sched_getaffinity(0)),
+            "nice": os.nice(0),
+            "data": resource.getrlimit(resource.RLIMIT_DATA)[0],
+        }
     )
 
 

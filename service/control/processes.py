@@ -172,13 +172,19 @@ class Processes:
 
     def warm_up(self) -> None:
         """Start the fork server; it imports while the caller goes on."""
+        self._equip()
+        forkserver.ensure_running()
+
+    def _equip(self) -> None:
+        # Whatever starts the fork server first decides for good what its children find. One that a start had brought
+        # up bare let every trainer import for seconds, at its low priority, until it was taken for dead.
         for variable in THREAD_VARIABLES:
             os.environ[variable] = str(self._surroundings.threads)
         self._context.set_forkserver_preload([PRELOAD])
-        forkserver.ensure_running()
 
     def start(self, kind: Kind, key: str, *, model: str, task: Any) -> Job:
         """Start a child that works on `task`."""
+        self._equip()
         reading, writing = self._context.Pipe(duplex=False)
         process = self._context.Process(
             target=_enter,
