@@ -14,6 +14,7 @@ from service.domain.duration import parse_duration, parse_window
 from service.domain.errors import TrainingFailed
 from service.domain.gate import Outcome
 from service.domain.probation import Evidence, Step, Watch, outcome_of
+from service.domain.run import Trigger
 from service.domain.spec import ModelSpec, Schema
 from service.learning.candidates import fit, start_of
 from service.learning.examine import examine, reference_rows
@@ -185,7 +186,11 @@ class _Loop:
         self.counts = dict.fromkeys(COUNTS, 0)
         self.story: list[str] = []
         self._degraded = self._drifted = self._rejected = 0
+        self._estimated_worse = 0
         self._last_run: datetime | None = None
+        self._started: tuple[datetime, ...] = ()
+        self._turned_down: tuple[Trigger | None, float | None] = (None, None)
+        self._drift_began: datetime | None = None
         self._cutoff = first.learned_until
         self._versions = 0
         self._champion: Standing
@@ -218,11 +223,23 @@ class _Loop:
         self.counts["drifted"] += seen.verdict is Verdict.DRIFTED
         self._degraded = self._degraded + 1 if is_degraded(self._spec.retrain, seen.performance) else 0
         self._drifted = self._drifted + 1 if seen.verdict is Verdict.DRIFTED else 0
-        decision = decide(self._spec.retrain, self._situation(now, seen))
+        if seen.verdict is not Verdict.DRIFTED:
+            self._drift_began = None
+        elif self._drift_began is None:
+            self._drift_began = now - (parse_window(self._spec.drift.window).duration or WEEK)
+        estimate = None if seen.performance is None else seen.performance.estimate
+        is_worse = estimate is not None and estimate.valid and estimate.worse
+        self._estimated_worse = self._estimated_worse + 1 if is_worse else 0
+        situation = self._situation(now, seen)
+        decision = decide(self._spec.retrain, situation)
         if seen.verdict is not Verdict.QUARANTINED:
             self._look_at_probation(now)
         if decision.action is Action.RETRAIN:
+            self._started = (now, *self._started)
+            self._turned_down = (None, None)
             self._run(now, decision)
+            if self._rejected > situation.rejected_in_a_row:
+                self._turned_down = (decision.trigger, situation.loss)
 
     def _examined(self, now: datetime) -> Examination:
         length = parse_window(self._spec.drift.window)
@@ -271,7 +288,8 @@ class _Loop:
             self.counts["rolled_back"] += 1
             self._champion, self._watch = self._kept, None
             self._promoted_at = self._rolled_back = self._last_run = now
-            self._degraded = self._drifted = 0
+            self._degraded = self._drifted = self._estimated_worse = 0
+            self._drift_began = None
 
     def _situation(self, now: datetime, seen: Examination) -> Situation:
         performance = seen.performance
@@ -291,6 +309,17 @@ class _Loop:
             active_run=None,
             promoted_at=self._promoted_at,
             rolled_back_at=self._rolled_back,
+            loss_reason="" if performance is None else performance.reason,
+            estimate=None if performance is None else performance.estimate,
+            estimated_worse_in_a_row=self._estimated_worse,
+            drift_state=None if seen.drift is None else seen.drift.state,
+            drift_confirm=self._spec.drift.confirm,
+            labels_since_drift=None
+            if self._drift_began is None
+            else len(between(known, after=self._drift_began, until=None)),
+            started=self._started,
+            rejected_trigger=self._turned_down[0],
+            rejected_loss=self._turned_down[1],
         )
 
     def _run(self, now: datetime, decision: Decision) -> None:
@@ -343,4 +372,5 @@ class _Loop:
         self._promoted_at, self._rolled_back = at, None
         if self._kept is not None and self._spec.probation.duration is not None:
             self._watch = Watch(began_at=at, began_event_time=at, now=at)
-        self._degraded = self._drifted = 0
+        self._degraded = self._drifted = self._estimated_worse = 0
+        self._drift_began = None

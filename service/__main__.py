@@ -6,7 +6,7 @@ import typer
 
 from service import __version__
 from service.client import Refused, Unreachable
-from service.commands import change, demo, look, processes, stream
+from service.commands import change, decide, demo, look, processes, stream
 from service.commands.models import models
 from service.commands.output import notes
 from service.domain.errors import CallerError, NotReady, RetrueError
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models, name="models")
-for part in (processes, look, change, stream, demo):
+for part in (processes, look, change, decide, stream, demo):
     part.register(app)
 
 

@@ -127,6 +127,15 @@ class Retrue:
         """Return one check."""
         return self._json("GET", f"/v1/models/{model}/checks/{check_id}")
 
+    def explanation(self, check_id: str) -> Json:
+        """Return why a check ended as it did, and whether it would be decided so today."""
+        return self._json("GET", f"/v1/checks/{check_id}/explanation")
+
+    def dry_run(self, model: str, policy: Json, *, last: int = 20, assume: str = "rejected") -> Json:
+        """Return what a changed retrain policy would have decided on the last checks; changes nothing."""
+        body = {"policy": policy, "last": last, "assume": assume}
+        return self._json("POST", f"/v1/models/{model}/policy:dry-run", json=body)
+
     def runs(self, *, model: str | None = None, limit: int = 50) -> list[Json]:
         """Return runs, newest first."""
         params: Json = {"limit": limit} | ({"model": model} if model else {})
@@ -161,6 +170,11 @@ class Retrue:
             headers={"Idempotency-Key": key} if key else {},
             params={"on_conflict": "coalesce"} if join else {},
         )
+
+    def accept(self, model: str, *, reason: str, check: str | None = None) -> Json:
+        """Start the run that the newest check suggests; `check` names the one that was looked at."""
+        body: Json = {"reason": reason} | ({"check": check} if check else {})
+        return self._json("POST", f"/v1/models/{model}/suggestion/accept", json=body)
 
     def cancel(self, run_id: str, *, reason: str) -> Json:
         """Ask for the end of a run."""

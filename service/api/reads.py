@@ -34,6 +34,7 @@ from service.api.shapes import (
     Versions,
     VersionWords,
 )
+from service.control.suggestion import open_of
 from service.domain.errors import DatabaseUnavailable, LakeUnavailable, UnknownCheck, UnknownPrediction
 from service.domain.policy import Probation
 from service.domain.probation import watched_until
@@ -71,6 +72,7 @@ def described(conn: Connection, row: ModelRow) -> Model:
         "swap": next(iter(champions.waiting(conn, row.name)), None),
         "probation": _probation(row, probations.open_of(conn, row.name)),
         "switches": models.switches(conn, row.name),
+        "suggestion": open_of(conn, row.name),
         "last_check": None if done is None else CheckWords(**_picked(done, CheckWords)),
         "last_run": None if run is None else RunWords(**_picked(run, RunWords)),
         "serving": [

@@ -3,8 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from service.control.suggestion import Suggestion
+from service.domain.policy import Retrain
+from service.domain.rehearsal import Assumed
 from service.storage.audit import AuditRow
 from service.storage.champions import Champion, Swap
 from service.storage.checks import Check
@@ -12,12 +15,15 @@ from service.storage.models import Switch
 from service.storage.runs import Run, RunEvent
 
 __all__ = [
+    "Accept",
     "Ask",
     "Audit",
     "CheckWords",
     "Checks",
     "ClearName",
+    "DryRunAsk",
     "Events",
+    "Explained",
     "Held",
     "Model",
     "Models",
@@ -67,6 +73,59 @@ class Rollback(Reason):
     to: Annotated[int, Field(ge=1)] | None = None
 
 
+class Accept(Reason):
+    """A suggestion that is accepted."""
+
+    check: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """The check that was looked at; whatever is suggested now when left out."""
+
+
+class DryRunAsk(Body):
+    """A changed retrain policy, to be tried on the last checks."""
+
+    policy: dict[str, Any] = Field(default_factory=dict)
+    """The fields that change; the model's own policy has the others."""
+    last: Annotated[int, Field(ge=1, le=500)] = 20
+    """On so many checks, the newest."""
+    assume: Assumed = "rejected"
+    """How a run ends that was never made."""
+
+    @field_validator("policy")
+    @classmethod
+    def _policy_is_one(cls, changes: dict[str, Any]) -> dict[str, Any]:
+        try:
+            TypeAdapter(Retrain).validate_python(changes)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{place}: {first['msg']}") from None  # noqa: EM102  one line, as for a field of its own
+        return changes
+
+
+class Explained(BaseModel):
+    """A check's decision with all that led to it."""
+
+    check: str
+    model: str
+    version: int | None
+    window_from: datetime | None
+    window_until: datetime | None
+    run: str | None
+    """The run that followed."""
+    steps: list[dict[str, Any]]
+    """Contract, quality, drift, performance, estimate, reading: each with outcome, reason and details."""
+    situation: dict[str, Any]
+    policy: dict[str, Any]
+    policy_recorded: bool
+    rules: list[dict[str, Any]]
+    """In the order in which they are asked, each with whether it was met, its reason and its figures."""
+    recorded: dict[str, Any]
+    today: dict[str, Any]
+    """What this release decides on the recorded situation."""
+    same: bool
+    warnings: list[str]
+
+
 class CheckWords(BaseModel):
     """A check in a line."""
 
@@ -75,6 +134,8 @@ class CheckWords(BaseModel):
     verdict: str | None
     reason: str | None
     decision: dict[str, Any] | None
+    reading: dict[str, Any] | None
+    """What the evidence reads as."""
     window_until: datetime | None
     finished_at: datetime | None
 
@@ -139,6 +200,8 @@ class Model(BaseModel):
     probation: ProbationWords | None
     """Open while the champion can still be taken back automatically."""
     switches: dict[str, Switch]
+    suggestion: Suggestion | None
+    """A run that waits for a person: accept it with POST …/suggestion/accept."""
     last_check: CheckWords | None
     last_run: RunWords | None
     serving: list[Held]
@@ -210,4 +273,4 @@ class Audit(BaseModel):
 
 
 SwitchName = Literal["pause", "freeze", "pin", "hold"]
-ClearName = Literal["pause", "freeze", "pin", "hold", "quarantine"]
+ClearName = Literal["pause", "freeze", "pin", "hold", "quarantine", "breaker"]

@@ -29,7 +29,7 @@ __all__ = ["router"]
 class SwitchConvertor(StringConvertor):
     """A switch's name in a path: whatever else stands there is another address, or none."""
 
-    regex = "pause|freeze|pin|hold|quarantine"
+    regex = "pause|freeze|pin|hold|quarantine|breaker"
 
 
 register_url_convertor("switch", SwitchConvertor())
@@ -217,7 +217,8 @@ def _add_switches(api: APIRouter, database: Database) -> None:
         "/models/{model}/{switch:switch}",
         tags=["switches"],
         summary="Clear a switch",
-        description="Clearing quarantine accepts the present data as the new normal.",
+        description="Clearing quarantine accepts the present data as the new normal; clearing breaker says that what "
+        "broke the last runs is mended.",
         status_code=204,
     )
     def clear_switch(

@@ -1,4 +1,4 @@
-"""Verbs that ask for a change: check, retrain, cancel, approve, reject, promote, rollback, and the switches."""
+"""Verbs that ask for a change: check, retrain, accept, cancel, approve, reject, promote, rollback, and the switches."""
 
 from typing import Annotated
 
@@ -54,6 +54,18 @@ def retrain(
         raise typer.Exit(1)
 
 
+def accept(
+    model: ModelName, reason: Reason = "accepted on the command line", url: Url = "", as_json: AsJson = False
+) -> None:
+    """Start the run that the newest check suggests."""
+    with connect(url) as retrue:
+        run = retrue.accept(model, reason=reason)
+    if as_json:
+        print_json(run)
+    else:
+        console.print(f"run {run['id']} is {run['state']}; follow it with `retrue runs {model} --watch`")
+
+
 def cancel(run_id: RunId, reason: Reason = "cancelled on the command line", url: Url = "") -> None:
     """End a run that has not committed yet."""
     with connect(url) as retrue:
@@ -101,8 +113,9 @@ def rollback(
     note(f"automatic promotion is held until `retrue release {model} hold`")
 
 
-SwitchName = Annotated[str, typer.Argument(help="pause, freeze, pin, hold or quarantine.")]
+SwitchName = Annotated[str, typer.Argument(help="pause, freeze, pin, hold, quarantine or breaker.")]
 SWITCHES = {"pause", "freeze", "pin", "hold"}
+RELEASED = SWITCHES | {"quarantine", "breaker"}
 
 
 def switch(model: ModelName, name: SwitchName, reason: Reason = "set on the command line", url: Url = "") -> None:
@@ -115,9 +128,9 @@ def switch(model: ModelName, name: SwitchName, reason: Reason = "set on the comm
 
 
 def release(model: ModelName, name: SwitchName, reason: Reason = "released on the command line", url: Url = "") -> None:
-    """Turn a switch off; releasing `quarantine` accepts the present data as the new normal."""
-    if name not in SWITCHES | {"quarantine"}:
-        raise fail(f"{name!r} is no switch: choose one of {', '.join(sorted(SWITCHES))} or quarantine", exit_code=2)
+    """Turn a switch off; `quarantine`: the present data are the new normal; `breaker`: what broke the runs is mended."""
+    if name not in RELEASED:
+        raise fail(f"{name!r} is no switch: choose one of {', '.join(sorted(RELEASED))}", exit_code=2)
     with connect(url) as retrue:
         retrue.clear_switch(model, name, reason=reason)
     console.print(f"{model}: {name} is off")
@@ -125,7 +138,7 @@ def release(model: ModelName, name: SwitchName, reason: Reason = "released on th
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file to `app`."""
-    for verb in (check, retrain, cancel, approve, reject, promote, rollback, switch, release):
+    for verb in (check, retrain, accept, cancel, approve, reject, promote, rollback, switch, release):
         app.command()(verb)
 
 

@@ -38,6 +38,9 @@ def status(url: Url = "", as_json: AsJson = False) -> None:
         ),
     )
     for model in models:
+        if said := words(model, "suggestion", "reason"):
+            line = f"[bold yellow]{model['name']}[/]: suggested: {said}: `retrue accept {model['name']}`"
+            console.print(line, soft_wrap=True)
         if model.get("error"):
             console.print(f"[bold red]{model['name']}[/]: {model['error']}", soft_wrap=True)
 
@@ -81,14 +84,16 @@ def checks(
         return
     print_table(
         "",
-        ("window until", "state", "rows", "verdict", "why", "decision"),
+        ("window until", "check", "state", "rows", "verdict", "why", "reads as", "decision"),
         (
             (
                 check.get("window_until"),
+                check["id"],
                 check["state"],
                 check.get("rows"),
                 check.get("verdict"),
                 check.get("error") or check.get("reason"),
+                words(check, "reading", "signature"),
                 words(check, "decision", "reason"),
             )
             for check in listed

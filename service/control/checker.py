@@ -60,6 +60,7 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
             stragglers=_stragglers(lake, task, window_table),
         )
         new_labels = lake.labels_since(task.model, after=task.label_cutoff, until=task.window_until)
+        since_drift = _labels_since_drift(lake, task, window_table, examination.verdict)
     except RetrueError as error:
         send(Failure(code=error.code, detail=error.detail))
         return
@@ -79,6 +80,7 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
             lake_version=lake.version_of(task.model, "predictions"),
             seconds=round(time.perf_counter() - started, 3),
             peak_bytes=peak_bytes(),
+            labels_since_drift=since_drift,
         )
     )
     if task.draws or is_broken:
@@ -118,6 +120,17 @@ def _stragglers(lake: Lake, task: CheckTask, window: pa.Table) -> pd.DataFrame |
     in_order = near.filter(pc.less_equal(near["event_time"], near["answered_at"]))
     since = pc.min(in_order["answered_at"]).as_py()
     return None if since is None else lake.stragglers(task.model, before=first, since=since).to_pandas()
+
+
+def _labels_since_drift(lake: Lake, task: CheckTask, window: pa.Table, verdict: Verdict) -> int | None:
+    """Return how many rows after the beginning of the drift have a label by now."""
+    if verdict is not Verdict.DRIFTED:
+        return None
+    ids = window["id"]
+    if task.drift_began is not None:
+        rows = lake.read_window(task.model, after=task.drift_began, until=task.window_until, columns=["id"])
+        ids = rows["id"]
+    return int(lake.labels_of(task.model, ids, observed_until=task.window_until).num_rows)
 
 
 def _first_time(table: pa.Table) -> datetime | None:

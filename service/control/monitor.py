@@ -14,7 +14,7 @@ from service.control.due import due, pitch, window_from
 from service.control.leader import Term
 from service.control.probation import watched_by
 from service.control.processes import Job, Processes
-from service.control.situation import SCHEDULE, training_cutoff
+from service.control.situation import SCHEDULE, drift_began, training_cutoff
 from service.control.tasks import CheckTask, Failure, Report
 from service.control.verdict import Judged, conclude
 from service.domain.duration import parse_window
@@ -201,6 +201,8 @@ class Monitor:
         with term.write() as conn:
             version = versions.get(conn, check.model, champion.version)
             watched = watched_by(conn, row, champion, self._artifacts)
+            past = checks.list_of(conn, check.model, limit=50)
+            began = drift_began((one for one in past if one.id != check.id), generation=champion.generation)
             cutoff = training_cutoff(runs.list_of(conn, check.model), learned_until=version.learned_until)
             checks.start(
                 conn,
@@ -229,6 +231,7 @@ class Monitor:
             label_cutoff=cutoff,
             draws=self._draws(check),
             watched=watched,
+            drift_began=began,
         )
         self._starts[check.id] = self._starts.get(check.id, 0) + 1
         self._processes.start("check", check.id, model=check.model, task=task)

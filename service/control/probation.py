@@ -20,7 +20,7 @@ from service.control.quarantine import spans
 from service.control.tasks import Seen, Watched
 from service.domain.policy import Probation
 from service.domain.probation import Evidence, Health, Outcome, ProbationState, Step, Watch, outcome_of
-from service.domain.run import RunState, Trigger
+from service.domain.run import AUTOMATIC, RunState
 from service.domain.version import VersionState
 from service.journal import facts
 from service.storage import audit, champions, models, probations, replicas, runs, versions
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 ACTOR = "controller"
 LIVE_S = 6.0
 """As for promotions: a replica that was silent for so long is taken for dead."""
-AUTOMATIC = frozenset({Trigger.PERFORMANCE, Trigger.DRIFT, Trigger.AGE})
 WRITE_S = 5.0
 """Health that leads to nothing is written down at most so often."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from service.control.breaker import settle
 from service.control.leader import Term
 from service.control.processes import Exit, Job, Processes
 from service.control.promotion import propose, resume
@@ -90,7 +91,7 @@ class Retraining:
             unfinished = runs.unfinished(conn)
             proposed = {swap.run_id for swap in champions.waiting(conn)}
             now = term.database.now(conn)
-        self._notice_ends(term, unfinished)
+        self._notice_ends(term, unfinished, known)
         self._send_away(unfinished)
         for run in unfinished:
             if run.id in proposed:
@@ -327,12 +328,16 @@ class Retraining:
         )
         log.info("run_moved", extra=facts(run=run.id, model=run.model, state=after.value, why=reason))
 
-    def _notice_ends(self, term: Term, unfinished: list[Run]) -> None:
+    def _notice_ends(self, term: Term, unfinished: list[Run], known: Mapping[str, ModelRow]) -> None:
         now = {run.id: run.state for run in unfinished}
         for run_id in self._watched.keys() - now.keys():
             with term.database.read() as conn:
                 run = runs.get(conn, run_id)
             if run.state in TERMINAL:
+                row = known.get(run.model)
+                if row is not None:
+                    with term.write() as conn:
+                        settle(conn, row, at=term.database.now(conn))
                 self._ended(run)
         self._watched = now
 

@@ -3,21 +3,22 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from service.control.breaker import BREAKER, BROKE
 from service.domain.check import CheckState, Examination, Verdict
-from service.domain.decision import Situation
-from service.domain.run import RunState, Trigger
+from service.domain.run import AUTOMATIC, RunState, Trigger
+from service.domain.situation import Situation
 from service.storage.checks import Check
 from service.storage.runs import Run
 
-__all__ = ["JUDGED", "OPEN", "SCHEDULE", "Past", "assemble", "leaves_quarantine", "training_cutoff"]
+__all__ = ["JUDGED", "OPEN", "SCHEDULE", "Past", "assemble", "drift_began", "leaves_quarantine", "training_cutoff"]
 
 SCHEDULE = "schedule"
 """The actor of checks that nobody asked for."""
 
 JUDGED = frozenset({RunState.SUCCEEDED, RunState.REJECTED, RunState.ROLLED_BACK, RunState.PROBATION})
 """Ends of runs that tried something: cooldowns count from them. A skipped or cancelled run tried nothing."""
-BROKE = frozenset({RunState.FAILED, RunState.TIMED_OUT, RunState.BLOCKED_DATA})
 OPEN = frozenset({RunState.AWAITING_LABELS, RunState.AWAITING_APPROVAL, RunState.SUPERSEDED, RunState.EXPIRED})
 """Runs that tried and came to no end, or to none of their own: cooldowns count from them, rejections do not."""
 
@@ -35,10 +36,19 @@ class Past:
     learned_until: datetime | None
     promoted_at: datetime | None
     """Event time at which the champion was promoted."""
+    failures_in_a_row: int = 0
 
 
 def assemble(
-    examination: Examination, past: Past, *, now: datetime, degraded: bool | None, new_labels: int, clean_windows: int
+    examination: Examination,
+    past: Past,
+    *,
+    now: datetime,
+    degraded: bool | None,
+    new_labels: int,
+    clean_windows: int,
+    drift_confirm: int = 2,
+    labels_since_drift: int | None = None,
 ) -> Situation:
     """Return the situation at the end of a check's window.
 
@@ -50,8 +60,13 @@ def assemble(
         Whether realised quality is below the limit; None while it cannot be told.
     clean_windows
         How many windows in a row end a quarantine.
+    drift_confirm
+        How many drifted windows in a row confirm drift.
+    labels_since_drift
+        Labelled rows after the beginning of the drift.
     """
     performance = examination.performance
+    estimate = None if performance is None else performance.estimate
     tried = JUDGED | BROKE | OPEN
     ended = [run for run in past.runs if run.state in tried and run.trigger is not Trigger.INITIAL]
     active = next((run for run in past.runs if run.active), None)
@@ -79,7 +94,41 @@ def assemble(
         rolled_back_at=_rolled_back(ended),
         paused="pause" in past.switches,
         frozen="freeze" in past.switches,
+        loss_reason="" if performance is None else performance.reason,
+        estimate=estimate,
+        estimated_worse_in_a_row=_in_a_row(
+            [
+                estimate is not None and estimate.valid and estimate.worse,
+                *(_estimated_worse(check) for check in verdicts),
+            ]
+        ),
+        drift_state=None if examination.drift is None else examination.drift.state,
+        drift_reason=examination.reason if examination.verdict is Verdict.DRIFTED else "",
+        drift_confirm=drift_confirm,
+        labels_since_drift=labels_since_drift,
+        started=_started(past.runs),
+        failures_in_a_row=past.failures_in_a_row,
+        breaker=BREAKER in past.switches,
+        **_turned_down(ended, past.checks),
     )
+
+
+def drift_began(checks: Iterable[Check], *, generation: int) -> datetime | None:
+    """Return where the windows begin that have drifted one after the other until now; None if the last has not.
+
+    Parameters
+    ----------
+    checks
+        Newest first, the one that is to be made not among them.
+    """
+    began = None
+    for check in checks:
+        if check.state is not CheckState.DONE or check.actor != SCHEDULE or check.generation != generation:
+            continue
+        if check.verdict != Verdict.DRIFTED.value:
+            break
+        began = check.window_from
+    return began
 
 
 def leaves_quarantine(examination: Examination, past: Past, *, needed: int) -> bool:
@@ -123,6 +172,27 @@ def _in_a_row(facts: Iterable[bool | None]) -> int:
             break
         count += 1
     return count
+
+
+def _estimated_worse(check: Check) -> bool:
+    estimate = ((check.examination or {}).get("performance") or {}).get("estimate") or {}
+    return bool(estimate.get("valid") and estimate.get("worse"))
+
+
+def _started(past: Iterable[Run]) -> tuple[datetime, ...]:
+    """Return up to where the runs looked that a check called for; one that was called off before it began is none."""
+    called = [run for run in past if run.trigger in AUTOMATIC and (run.active or run.started_at is not None)]
+    return tuple(sorted((run.until for run in called if run.until is not None), reverse=True))
+
+
+def _turned_down(ended: Sequence[Run], past: Sequence[Check]) -> dict[str, Any]:
+    """Return why the last run was asked for, and on which loss, if the gate turned it down."""
+    last = next((run for run in ended if run.state not in OPEN), None)
+    if last is None or last.state is not RunState.REJECTED:
+        return {}
+    basis = next((check for check in past if check.id == last.check_id), None)
+    loss = None if basis is None else (basis.situation or {}).get("loss")
+    return {"rejected_trigger": last.trigger, "rejected_loss": loss}
 
 
 def _rolled_back(ended: Sequence[Run]) -> datetime | None:

@@ -98,6 +98,8 @@ class CheckTask:
     """Whether to draw the HTML evidence; that of a broken window is drawn in any case."""
     watched: Watched | None = None
     """None while the champion is not on probation."""
+    drift_began: datetime | None = None
+    """Where the windows begin that have drifted one after the other until now; None if the last has not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,8 @@ class Seen:
     """Of a champion on probation with the version before; None where there is none, or the window's data are broken."""
     peak_bytes: int | None = None
     """Resident memory of the check's process until then."""
+    labels_since_drift: int | None = None
+    """Labelled rows after the beginning of the drift; None where the window has not drifted."""
 
 
 @dataclass(frozen=True, kw_only=True)

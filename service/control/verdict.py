@@ -1,20 +1,22 @@
 """The end of a check, in one transaction: verdict, quarantine, situation, decision and the run that follows from it."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
+from service.control.breaker import failures_in_a_row, retrain_policy, settle
 from service.control.probation import note_comparison
 from service.control.situation import Past, assemble, leaves_quarantine
 from service.control.tasks import Seen
 from service.domain.check import Examination, Verdict
-from service.domain.decision import Action, Decision, Situation, decide, is_degraded
+from service.domain.decision import Action, Decision, decide, is_degraded
 from service.domain.errors import RunInProgress
-from service.domain.policy import Quality, Retrain
+from service.domain.policy import Drift, Quality, Retrain
+from service.domain.reading import read
 from service.domain.run import Trigger
+from service.domain.situation import Situation
 from service.storage import audit, champions, checks, models, runs, versions
 from service.storage.checks import Check
 from service.storage.models import ModelRow
@@ -43,9 +45,10 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         If the check has ended meanwhile, or another leader works on it.
     """
     policies = (row.spec or {})["policies"]
-    policy = TypeAdapter(Retrain).validate_python(policies["retrain"])
+    policy = retrain_policy(row)
     clean_windows = TypeAdapter(Quality).validate_python(policies["quality"]).clean_windows
     check = checks.get(conn, check_id)
+    settle(conn, row, at=at)
     past = _past(conn, check)
     degraded = _degraded(policy, saw.examination)
     situation = assemble(
@@ -55,13 +58,15 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         degraded=degraded,
         new_labels=saw.new_labels,
         clean_windows=clean_windows,
+        drift_confirm=TypeAdapter(Drift).validate_python(policies["drift"]).confirm,
+        labels_since_drift=saw.labels_since_drift,
     )
     decision = decide(policy, situation)
     _quarantine(conn, check, saw.examination, past, clean_windows=clean_windows, at=at)
     note_comparison(conn, check, saw)
     run_id = None
     if decision.action is Action.RETRAIN:
-        decision, run_id = _queue(conn, check, decision, at=at)
+        situation, decision, run_id = _queue(conn, check, policy, situation, decision, at=at)
     done = checks.finish(
         conn,
         check_id,
@@ -72,8 +77,10 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         verdict=saw.examination.verdict.value,
         reason=saw.examination.reason,
         examination=saw.examination.to_json(),
-        situation=_plain(situation),
+        situation=situation.to_json(),
         decision=decision.to_json(),
+        policy=TypeAdapter(Retrain).dump_python(policy, mode="json"),
+        reading=read(saw.examination, degraded=degraded).to_json(),
         degraded=degraded,
         run_id=run_id,
         lake_version=saw.lake_version,
@@ -86,13 +93,15 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
 def _past(conn: Connection, check: Check) -> Past:
     champion = champions.current(conn, check.model)
     version = None if champion is None else versions.get(conn, check.model, champion.version)
+    known = runs.list_of(conn, check.model)
     return Past(
         checks=[other for other in checks.list_of(conn, check.model, limit=50) if other.id != check.id],
-        runs=runs.list_of(conn, check.model),
+        runs=known,
         switches=frozenset(models.switches(conn, check.model)),
         generation=check.generation or 0,
         learned_until=None if version is None else version.learned_until,
         promoted_at=next((swap.event_time for swap in champions.history(conn, check.model)), None),
+        failures_in_a_row=failures_in_a_row(conn, check.model, known),
     )
 
 
@@ -103,7 +112,9 @@ def _degraded(policy: Retrain, examination: Examination) -> bool | None:
     return is_degraded(policy, performance)
 
 
-def _queue(conn: Connection, check: Check, decision: Decision, *, at: datetime) -> tuple[Decision, str | None]:
+def _queue(
+    conn: Connection, check: Check, policy: Retrain, situation: Situation, decision: Decision, *, at: datetime
+) -> tuple[Situation, Decision, str | None]:
     try:
         run = runs.create(
             conn,
@@ -116,10 +127,10 @@ def _queue(conn: Connection, check: Check, decision: Decision, *, at: datetime) 
             until=check.window_until,
         )
     except RunInProgress as error:
-        # An operator was faster by a moment: one run is all that is wanted.
-        reason = f"{decision.reason}, but {error.detail}"
-        return replace(decision, action=Action.NONE, code="run_in_progress", reason=reason), None
-    return decision, run.id
+        # An operator was faster by a moment: one run is all that is wanted. What is stored must lead to what was done.
+        situation = replace(situation, active_run=str(error.facts.get("run")))
+        return situation, decide(policy, situation), None
+    return situation, decision, run.id
 
 
 def _quarantine(
@@ -147,8 +158,3 @@ def _quarantine(
             facts={},
             at=at,
         )
-
-
-def _plain(situation: Situation) -> dict[str, Any]:
-    plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(asdict(situation), mode="json")
-    return plain

@@ -1,16 +1,16 @@
 """The retrain decision: what follows from a check. Drift is evidence, not an order."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from service.domain.check import Performance, Verdict
-from service.domain.duration import format_duration, parse_duration
+from service.domain.check import Performance
 from service.domain.policy import Retrain
+from service.domain.rules import causes, guard, is_tripped, obstacles, retry_of
 from service.domain.run import Trigger
+from service.domain.situation import Situation
 
 __all__ = ["Action", "Decision", "Situation", "decide", "is_degraded", "retry_of"]
 
@@ -21,37 +21,6 @@ class Action(StrEnum):
     NONE = "none"
     SUGGEST = "suggest"
     RETRAIN = "retrain"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Situation:
-    """All that the decision rests on; stored with it, so that it can be replayed. Times are event time."""
-
-    now: datetime
-    """End of the window that was checked."""
-    verdict: Verdict
-    quarantined: bool
-    """Whether the model is in quarantine, this window or an earlier one."""
-    loss: float | None
-    reference_loss: float | None
-    degraded_in_a_row: int
-    """Checks one after the other, this one included, with a realised loss above the limit."""
-    drifted_in_a_row: int
-    """Windows one after the other, this one included, with the verdict `drifted`."""
-    new_labels: int
-    """Labels that arrived since the last training cut-off, whether that run promoted or not."""
-    learned_until: datetime | None
-    """Newest event time that the champion learned from."""
-    last_run_ended: datetime | None
-    """Event time at which the model's last finished run was decided."""
-    rejected_in_a_row: int
-    active_run: str | None
-    promoted_at: datetime | None = None
-    """Event time at which the champion was promoted."""
-    rolled_back_at: datetime | None = None
-    """Event time at which the last champion was taken back; None once a later run has promoted."""
-    paused: bool = False
-    frozen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +38,10 @@ class Decision:
         plain: dict[str, Any] = TypeAdapter(Decision).dump_python(self, mode="json")
         return plain
 
-
-def retry_of(policy: Retrain, rejected_in_a_row: int) -> timedelta:
-    """Return the pause after a run that promoted nothing: it grows with each rejection after the first, to the cap."""
-    base, cap = parse_duration(policy.retry), parse_duration(policy.cooldown_cap)
-    grown: timedelta = base * policy.backoff ** min(max(rejected_in_a_row - 1, 0), 16)
-    return min(grown, max(base, cap))
+    @staticmethod
+    def from_json(plain: dict[str, Any]) -> "Decision":
+        """Return the decision that `to_json` wrote."""
+        return TypeAdapter(Decision).validate_python(plain)
 
 
 def is_degraded(policy: Retrain, performance: Performance | None) -> bool:
@@ -101,62 +68,21 @@ def decide(policy: Retrain, situation: Situation) -> Decision:
     -----
     The order matters: broken data comes before everything, so that no other evidence can start a run on it.
     """
-    if situation.quarantined:
-        return _stay("quarantined", "the data are in quarantine: nothing is learned from them")
-    cause = _cause(policy, situation)
-    if cause is None:
-        return _stay("no_cause", "realised quality and data give no cause for a run")
-    trigger, words = cause
-    obstacle = _obstacle(policy, situation)
-    if obstacle is not None:
-        code, why_not = obstacle
-        return Decision(action=Action.NONE, code=code, reason=f"{words}, but {why_not}", trigger=trigger)
+    first = guard(situation)
+    if first.met:
+        return Decision(action=Action.NONE, code=first.code, reason=first.reason)
+    cause = next((rule for rule in causes(policy, situation) if rule.met), None)
+    if cause is None or cause.trigger is None:
+        words = "realised quality and data give no cause for a run"
+        return Decision(action=Action.NONE, code="no_cause", reason=words)
+    way = next((rule for rule in obstacles(policy, situation, cause.trigger) if rule.met), None)
+    if way is not None:
+        words = f"{cause.reason}, but {way.reason}"
+        return Decision(action=Action.NONE, code=way.code, reason=words, trigger=cause.trigger)
     if policy.mode == "suggest":
-        return Decision(
-            action=Action.SUGGEST,
-            code="mode_suggest",
-            reason=f"{words}; the mode is suggest, so a person decides",
-            trigger=trigger,
-        )
-    return Decision(action=Action.RETRAIN, code=trigger.value, reason=words, trigger=trigger)
-
-
-def _stay(code: str, reason: str) -> Decision:
-    return Decision(action=Action.NONE, code=code, reason=reason)
-
-
-def _cause(policy: Retrain, s: Situation) -> tuple[Trigger, str] | None:
-    if s.loss is not None and s.reference_loss is not None and s.degraded_in_a_row >= policy.confirm:
-        rise = s.loss / s.reference_loss - 1 if s.reference_loss > 0 else float("inf")
-        return (
-            Trigger.PERFORMANCE,
-            f"realised loss {s.loss:.4g} is {rise:.0%} above the reference {s.reference_loss:.4g}",
-        )
-    if policy.on_drift and s.drifted_in_a_row >= 1 and s.verdict is Verdict.DRIFTED:
-        return Trigger.DRIFT, f"{s.drifted_in_a_row} drifted windows in a row"
-    since = s.promoted_at or s.learned_until
-    if policy.max_age is not None and since is not None and s.now - since >= parse_duration(policy.max_age):
-        return Trigger.AGE, f"the champion has been there for {format_duration(s.now - since)}"
-    return None
-
-
-def _obstacle(policy: Retrain, s: Situation) -> tuple[str, str] | None:
-    if policy.mode == "off":
-        return "mode_off", "the mode is off"
-    if s.frozen:
-        return "frozen", "the model is frozen"
-    if s.paused:
-        return "paused", "its schedule is paused"
-    if s.active_run is not None:
-        return "run_in_progress", f"run {s.active_run} is under way"
-    if s.new_labels < policy.min_labels:
-        return "few_labels", f"only {s.new_labels} labels are new, {policy.min_labels} are needed"
-    pauses = (
-        ("the cooldown after a promotion", s.promoted_at, parse_duration(policy.cooldown)),
-        ("twice the cooldown, after a rollback", s.rolled_back_at, 2 * parse_duration(policy.cooldown)),
-        ("the pause after the last run", s.last_run_ended, retry_of(policy, s.rejected_in_a_row)),
-    )
-    for name, since, pause in pauses:
-        if since is not None and s.now < since + pause:
-            return "cooldown", f"{name}, {format_duration(pause)}, is not over"
-    return None
+        words = f"{cause.reason}; the mode is suggest, so a person decides"
+        return Decision(action=Action.SUGGEST, code="mode_suggest", reason=words, trigger=cause.trigger)
+    if is_tripped(policy, situation):
+        words = f"{cause.reason}; too many runs have broken one after the other, so a person decides"
+        return Decision(action=Action.SUGGEST, code="breaker", reason=words, trigger=cause.trigger)
+    return Decision(action=Action.RETRAIN, code=cause.trigger.value, reason=cause.reason, trigger=cause.trigger)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from service.domain.budget import parse_budget
 from service.domain.duration import parse_duration, parse_window
 
 __all__ = ["Drift", "Gate", "Probation", "Quality", "Recording", "Retention", "Retrain", "Training"]
@@ -30,6 +31,12 @@ def _history_text(text: str) -> str:
     return text
 
 
+def _budget_text(text: str) -> str:
+    parse_budget(text)
+    return text
+
+
+BudgetText = Annotated[str, AfterValidator(_budget_text)]
 DurationText = Annotated[str, AfterValidator(_duration_text)]
 WindowText = Annotated[str, AfterValidator(_window_text)]
 HistoryText = Annotated[str, AfterValidator(_history_text)]
@@ -134,13 +141,21 @@ class Retrain:
     learned part of the rows on which it is to be judged."""
     retry: DurationText = "7d"
     """After a run that promoted nothing, none is started for so long."""
-    backoff: Annotated[float, Field(ge=1, le=10)] = 1.0
-    """By this factor that pause grows with each further rejection in a row. 1: it does not; on a world that keeps
-    moving, patience costs more than another fit."""
+    backoff: Annotated[float, Field(ge=1, le=10)] = 2.0
+    """By this factor that pause grows with each further rejection in a row for the same cause, as long as nothing new
+    is known: another cause, or a loss that has risen further, waits only for `retry`. 1: it never grows."""
+    retry_cap: DurationText = "28d"
+    """The longest that it grows."""
     cooldown_cap: DurationText = "56d"
-    """The longest that it grows, and the longest that a run waits for labels."""
+    """The longest that a run waits for labels."""
+    budget: BudgetText = "1 per day"
+    """At most so many runs that no person asked for, in any stretch of event time that long."""
+    breaker: Annotated[int, Field(ge=1)] = 3
+    """After so many runs that broke, one after the other, runs are only suggested, until one promotes or a person
+    clears the switch `breaker`."""
     on_drift: bool = False
-    """Whether confirmed drift alone, with realised quality unharmed, starts a run."""
+    """Whether confirmed drift alone, with realised quality unharmed, starts a run; only where the drift test is
+    calibrated, and once `min_labels` rows after its beginning are labelled."""
     max_age: DurationText | None = "42d"
     """So long after its promotion a champion is due for a challenger, however well it does."""
 

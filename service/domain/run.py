@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["ACTIVE", "NEXT", "TERMINAL", "WORKING", "RunState", "Trigger", "may_follow"]
+__all__ = ["ACTIVE", "AUTOMATIC", "NEXT", "TERMINAL", "WORKING", "RunState", "Trigger", "may_follow"]
 
 
 class Trigger(StrEnum):
@@ -11,9 +11,14 @@ class Trigger(StrEnum):
     INITIAL = "initial"
     MANUAL = "manual"
     PERFORMANCE = "performance"
+    ESTIMATE = "estimate"
     DRIFT = "drift"
     AGE = "age"
     SPEC = "spec"
+
+
+AUTOMATIC = frozenset({Trigger.PERFORMANCE, Trigger.ESTIMATE, Trigger.DRIFT, Trigger.AGE})
+"""Triggers of runs that a check called for."""
 
 
 class RunState(StrEnum):

@@ -12,7 +12,19 @@ from service.storage.database import insert_new
 from service.storage.ids import new_id
 from service.storage.tables import checks
 
-__all__ = ["Check", "create", "fail", "finish", "get", "latest_done", "list_of", "newest", "start", "unfinished"]
+__all__ = [
+    "Check",
+    "create",
+    "fail",
+    "finish",
+    "get",
+    "latest_done",
+    "list_of",
+    "newest",
+    "note_run",
+    "start",
+    "unfinished",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +56,10 @@ class Check:
     finished_at: datetime | None
     seconds: dict[str, Any] | None
     peak_bytes: int | None
+    policy: dict[str, Any] | None = None
+    """The retrain policy that the decision was made by."""
+    reading: dict[str, Any] | None = None
+    """What the evidence reads as."""
 
 
 def create(conn: Connection, model: str, *, actor: str, at: datetime, **columns: Any) -> Check:
@@ -89,6 +105,11 @@ def fail(
     return _change(
         conn, check_id, token=token, state=CheckState.FAILED, active=False, finished_at=at, error=error, **columns
     )
+
+
+def note_run(conn: Connection, check_id: str, run_id: str) -> None:
+    """Note the run that a person started on the check's suggestion."""
+    conn.execute(update(checks).where(checks.c.id == check_id).values(run_id=run_id))
 
 
 def get(conn: Connection, check_id: str) -> Check:

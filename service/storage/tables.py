@@ -49,7 +49,7 @@ switches = Table(
     metadata,
     Column("model", String(63), ForeignKey("models.name"), primary_key=True),
     # pause (schedule only) | freeze (no training, no promotion) | pin (champion fixed) | hold (no automatic promotion)
-    # | quarantine (data broken upstream)
+    # | quarantine (data broken upstream) | breaker (too many runs broke: runs are only suggested)
     Column("name", String(16), primary_key=True),
     Column("value", Json, nullable=False),
     Column("actor", Text, nullable=False),
@@ -221,6 +221,8 @@ checks = Table(
     Column("examination", Json, nullable=True),
     Column("situation", Json, nullable=True),  # what the decision rested on
     Column("decision", Json, nullable=True),
+    Column("policy", Json, nullable=True),  # the retrain policy that it was made by
+    Column("reading", Json, nullable=True),  # what the evidence reads as
     Column("degraded", Boolean, nullable=True),
     Column("run_id", String(36), nullable=True),  # the run it started
     Column("lake_version", Counter, nullable=True),

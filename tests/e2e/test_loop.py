@@ -262,6 +262,29 @@ def test_a_manual_run_takes_the_same_path_and_unchanged_data_is_a_recorded_no_op
     assert (run["state"], run["code"]) == ("skipped", "no_new_data"), run
 
 
+def test_every_decision_is_explained_as_it_was_made_and_another_policy_is_tried(service: Service) -> None:
+    with Retrue(service.url) as retrue:
+        listed = [check for check in retrue.checks("flip") if check["state"] == "done"]
+        told = [retrue.explanation(check["id"]) for check in listed]
+    assert len(told) >= 5
+    assert [one["warnings"] for one in told if not one["same"]] == []
+    shown = service.command("decide", "--explain", listed[0]["id"])
+    assert shown.returncode == 0, shown.stderr
+    order = ["contract", "quality", "drift", "performance", "estimate", "reading", "situation", "rules", "decision"]
+    places = [shown.stdout.index(name) for name in order]
+    assert places == sorted(places)
+    assert "the same, word for word" in shown.stdout
+    assert json.loads(service.command("decide", "--explain", listed[0]["id"], "--json").stdout)["same"] is True
+    off = service.command("decide", "--dry-run", "flip", "--policy", "mode=off", "--last", "50", "--json")
+    found = json.loads(off.stdout)
+    assert (found["replayed"]["runs"], found["checks"]) == (0, len(listed))
+    assert found["recorded"]["runs"] >= 1
+    assert "decisions change" in service.command("decide", "--dry-run", "flip", "-p", "mode=off").stdout
+    for words in (["--explain", "nothing"], ["--dry-run", "flip", "-p", "mode=sometimes"], ["--dry-run", "nothing"]):
+        refused = service.command("decide", *words)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+
+
 def test_a_broken_model_file_takes_down_no_other(service: Service) -> None:
     with Retrue(service.url) as retrue:
         listed = {model["name"]: model for model in retrue.models()}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from service.control.replay import changed_policy, dry_run, explained
 from service.domain.probation import ProbationState
 from service.domain.run import RunState, Trigger
 from service.domain.version import VersionState
@@ -134,6 +135,18 @@ def test_a_manual_run_on_the_same_rows_is_a_recorded_no_op_and_force_is_not(loop
     assert (ends[0].state, ends[0].code) == (RunState.SKIPPED, "no_new_data")
     assert ends[1].state is not RunState.SKIPPED
     assert before is not None
+
+
+def test_every_recorded_decision_of_the_loop_is_what_today_s_code_decides(loop: Loop) -> None:
+    with loop.database.read() as conn:
+        done = [check for check in checks.list_of(conn, "shop") if check.decision is not None]
+        told = [explained(conn, check.id)[1] for check in done]
+        tried = dry_run(conn, "shop", changed_policy(conn, "shop", {}), last=100)
+    assert len(done) >= 5
+    assert [one.today.to_json() for one in told] == [check.decision for check in done]
+    assert [one.situation.to_json() for one in told] == [check.situation for check in done]
+    assert tried.changed == 0
+    assert {(check.reading or {})["signature"] for check in done} >= {"healthy", "concept_drift"}
 
 
 def test_the_evidence_is_written_after_the_verdict(loop: Loop) -> None:
