@@ -97,8 +97,9 @@ class DryRunAsk(Body):
             TypeAdapter(Retrain).validate_python(changes)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"{place}: {first['msg']}") from None  # noqa: EM102  one line, as for a field of its own
+            place = str(first["loc"][0]) if first["loc"] else "policy"
+            msg = f"{place if place.isidentifier() else '?'}: {first['msg']}"
+            raise ValueError(msg[:300]) from None
         return changes
 
 

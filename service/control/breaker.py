@@ -42,9 +42,10 @@ def failures_in_a_row(conn: Connection, model: str, past: Sequence[Run]) -> int:
 
     Notes
     -----
-    A person who clears the switch says that what broke them is mended: runs that ended before it count no more.
+    A person who clears the switch says that what broke them is mended, and a promotion shows it: runs that ended
+    before count no more, also where the run that promoted had waited for its approval since before they began.
     """
-    mended = _cleared_at(conn, model)
+    mended = max((at for at in (_cleared_at(conn, model), _promoted_at(conn, model)) if at), default=None)
     count = 0
     for run in past:
         if run.state in WORKED:
@@ -67,19 +68,22 @@ def settle(conn: Connection, row: ModelRow, *, at: datetime) -> None:
             reason = f"{count} runs broke one after the other, the last with {last.code or last.state.value}"
             value = {"run": last.id, "failures": count}
             models.set_switch(conn, row.name, BREAKER, value=value, actor=ACTOR, reason=reason, at=at)
-            _note(conn, "breaker_set", row.name, last.id, reason, at=at)
+            _note(conn, "breaker_set", row.name, reason, at=at)
         return
-    swaps = champions.history(conn, row.name)
-    mended = next(
-        (s for s in swaps if s.kind == "promote" and s.run_id and s.ended_at and s.ended_at > switch.at), None
-    )
-    if mended is not None:
+    promoted = _promoted_at(conn, row.name)
+    if promoted is not None and promoted > switch.at:
         models.clear_switch(conn, row.name, BREAKER)
-        _note(conn, "breaker_cleared", row.name, mended.run_id or "", f"version {mended.version} was promoted", at=at)
+        _note(conn, "breaker_cleared", row.name, "a run's version was promoted", at=at)
 
 
-def _note(conn: Connection, action: str, model: str, run_id: str, reason: str, *, at: datetime) -> None:
-    audit.append(conn, actor=ACTOR, action=action, model=model, subject=f"run {run_id}", reason=reason, facts={}, at=at)
+def _note(conn: Connection, action: str, model: str, reason: str, *, at: datetime) -> None:
+    audit.append(conn, actor=ACTOR, action=action, model=model, subject=BREAKER, reason=reason, facts={}, at=at)
+
+
+def _promoted_at(conn: Connection, model: str) -> datetime | None:
+    """Return when a run's version was last made champion; one by hand shows nothing of runs."""
+    swaps = (swap for swap in champions.history(conn, model) if swap.kind == "promote" and swap.run_id is not None)
+    return next((swap.ended_at for swap in swaps), None)
 
 
 def _cleared_at(conn: Connection, model: str) -> datetime | None:

@@ -111,14 +111,16 @@ def rehearse(past: Sequence[PastCheck], policy: Retrain, *, assume: Assumed = "r
         for one in parted:  # in order of time: each rests on those before it
             situation = _without(situation, one) if isinstance(one, _Gone) else _with(situation, one, assume)
         decision = decide(policy, situation)
+        recorded = check.decision
         is_run = decision.action is Action.RETRAIN
-        if is_run and check.run is None:
+        # What a person made of a suggestion stays what he made of it, as long as it is still suggested.
+        is_kept = is_run or decision.action is recorded.action
+        if is_run and check.run is None and recorded.action is not Action.RETRAIN:
             parted.append(
                 _Added(at=situation.now, trigger=decision.trigger, loss=situation.loss, labels=situation.new_labels)
             )
-        elif check.run is not None and not is_run:
+        elif check.run is not None and not is_kept:
             parted.append(_Gone(run=check.run, before=situation))
-        recorded = check.decision
         done.append(
             Rehearsed(
                 check=check.id,

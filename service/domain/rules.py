@@ -1,6 +1,6 @@
 """The rules of the retrain decision, one by one: what calls for a run, and what stands in its way, with the figures."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -186,7 +186,7 @@ def _retry(policy: Retrain, s: Situation, trigger: Trigger) -> Rule:
     if news is None:
         return rule
     words = rule.reason if rule.met else f"{rule.reason}; it is not {format_duration(pause)}, for {news}"
-    return Rule(**{**rule.__dict__, "reason": words, "figures": {**rule.figures, "news": news}})
+    return replace(rule, reason=words, figures={**rule.figures, "news": news})
 
 
 def _news(policy: Retrain, s: Situation, trigger: Trigger) -> str | None:
@@ -196,7 +196,7 @@ def _news(policy: Retrain, s: Situation, trigger: Trigger) -> str | None:
     """
     if s.rejected_trigger is None:
         return None
-    if trigger is not s.rejected_trigger:
+    if trigger is not s.rejected_trigger and trigger is not Trigger.AGE:  # that a champion grows old is no news
         return f"the last one was turned down for another cause ({s.rejected_trigger.value})"
     if trigger is Trigger.PERFORMANCE and s.loss is not None and s.rejected_loss is not None:
         limit = s.rejected_loss * (1 + policy.degradation)

@@ -100,9 +100,11 @@ def tried(api: Api, **body: Any) -> Any:
 def test_a_changed_policy_is_tried_and_nothing_is_written(api: Api) -> None:
     auto = Retrain(backoff=1)
     for week in range(4):
-        judged(api, replace(WORSE, now=AT + timedelta(weeks=week)), replace(auto, mode="off"))
+        now = replace(WORSE, now=AT + timedelta(weeks=week), new_labels=500 * (week + 1))
+        judged(api, now, replace(auto, mode="off"))
     before = api.client.get("/v1/models/flip/checks").json()
-    told = tried(api, policy={"mode": "auto", "retry": "14d", "backoff": 1, "max_age": None}, last=4).json()
+    changes = {"mode": "auto", "retry": "14d", "backoff": 1, "max_age": None, "cooldown": "28d"}
+    told = tried(api, policy=changes, last=4).json()
     assert [one["replayed"]["action"] for one in told["decisions"]] == ["retrain", "none", "retrain", "none"]
     assert [one["derived"] for one in told["decisions"]] == [False, True, True, True]
     assert (told["checks"], told["changed"], told["recorded"]["runs"], told["replayed"]["runs"]) == (4, 2, 0, 2)

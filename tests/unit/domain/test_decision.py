@@ -156,6 +156,8 @@ def test_the_same_question_waits_for_the_grown_pause_and_a_new_one_does_not() ->
         assert decide(Retrain(), _turned_down(days=7, **news)).code == "performance", news
         assert decide(Retrain(), _turned_down(days=6, **news)).code == "cooldown", news
     assert decide(Retrain(), _turned_down(days=7, loss=0.2199)).code == "cooldown"
+    old = {"degraded_in_a_row": 0, "promoted_at": NOW - timedelta(days=99), "rejected_trigger": Trigger.PERFORMANCE}
+    assert decide(Retrain(), _turned_down(days=7, **old)).code == "cooldown", "that a champion grows old is no news"
 
 
 def test_a_run_that_broke_is_no_answer_so_nothing_is_new_after_it() -> None:

@@ -129,3 +129,13 @@ def test_suggestions_start_nothing_so_nothing_follows_from_them() -> None:
     found = rehearse(past, replace(EVERY_WEEK, mode="suggest"))
     assert actions(found) == ".sssssssssss"
     assert sum(one.changed for one in found) == 11
+
+
+def test_a_suggestion_that_was_accepted_stays_accepted_while_it_is_suggested() -> None:
+    policy = replace(EVERY_WEEK, mode="suggest")
+    past = recorded(policy, LOSSES)
+    at = past[3].situation.now
+    past[3] = replace(past[3], run=PastRun(id="x", asked_at=at, ended_at=at, end="rejected"))
+    assert not any(one.changed or one.derived for one in rehearse(past, policy))
+    off = rehearse(past, replace(policy, mode="off"))
+    assert [one.derived for one in off] == [place > 3 for place in range(len(past))]
