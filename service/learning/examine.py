@@ -2,12 +2,14 @@
 
 import pandas as pd
 
-from service.domain.check import ColumnDrift, Examination, verdict_of
+from service.domain.check import ColumnDrift, DriftTest, Examination, verdict_of
 from service.domain.duration import parse_window
 from service.domain.policy import Drift, Quality
 from service.domain.spec import Schema
+from service.learning.blocks import is_short
+from service.learning.calibration import ROWS, Calibration
 from service.learning.columns import thinned
-from service.learning.drift import measure
+from service.learning.drift import compare
 from service.learning.frames import EVENT_TIME, OUTPUT
 from service.learning.performance import realised
 from service.learning.predictor import Predictor
@@ -31,9 +33,11 @@ def reference_rows(policy: Drift, rows: pd.DataFrame, champion: Predictor) -> pd
     Returns
     -------
     pandas.DataFrame
-        At most `policy.sample` rows spread evenly in time, with `output`. It belongs to the version: make it once.
+        At most `policy.sample` rows spread evenly in time, with `output`; more of them where a window is shorter than a
+        week and is compared with like hours. It belongs to the version: make it once.
     """
-    reference = thinned(rows.sort_values(EVENT_TIME, kind="stable"), policy.sample).reset_index(drop=True)
+    most = policy.sample * (ROWS if is_short(parse_window(policy.window)) else 1)
+    reference = thinned(rows.sort_values(EVENT_TIME, kind="stable"), most).reset_index(drop=True)
     outputs, _ = champion.answer(reference)
     return reference.assign(**{OUTPUT: outputs})
 
@@ -49,6 +53,7 @@ def examine(
     answered: pd.DataFrame,
     reference_loss: float | None,
     stragglers: pd.DataFrame | None = None,
+    calibration: Calibration | None = None,
 ) -> Examination:
     """Return all that a check sees; the decision is `service.domain.decision`'s.
 
@@ -70,6 +75,8 @@ def examine(
         The champion's loss on its own holdout.
     stragglers
         Rows that came with the window's and lie before it.
+    calibration
+        Of the version, as `service.learning.calibration.calibrate` gave it; without it drift is `uncalibrated`.
 
     Returns
     -------
@@ -81,13 +88,16 @@ def examine(
     CheckFailed
         If a feature's column is missing.
     """
-    ordered = window.sort_values(EVENT_TIME, kind="stable")
+    # Sorting copies: a million rows of fifty columns are 400 MB.
+    is_sorted = EVENT_TIME in window.columns and window[EVENT_TIME].is_monotonic_increasing
+    ordered = window if is_sorted else window.sort_values(EVENT_TIME, kind="stable")
     findings = look(schema, quality, reference=reference, window=ordered, stragglers=stragglers)
     columns: tuple[ColumnDrift, ...] = ()
+    tested: DriftTest | None = None
     if not findings and len(ordered) >= drift.min_rows:
-        columns = measure(schema, drift, reference=reference, window=ordered)
+        columns, tested = compare(schema, drift, reference=reference, window=ordered, calibration=calibration)
     verdict, reason = verdict_of(
-        rows=len(ordered), min_rows=drift.min_rows, findings=findings, columns=columns, share=drift.share
+        rows=len(ordered), min_rows=drift.min_rows, findings=findings, columns=columns, drift=tested
     )
     performance = realised(
         schema,
@@ -104,4 +114,5 @@ def examine(
         findings=findings,
         columns=columns,
         performance=performance,
+        drift=tested,
     )
