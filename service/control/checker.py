@@ -58,6 +58,9 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
             answered=_answered(lake, task, schema),
             reference_loss=task.reference_loss,
             stragglers=_stragglers(lake, task, window_table),
+            baseline=task.baseline,
+            version=task.version,
+            tolerated=task.tolerated,
         )
         new_labels = lake.labels_since(task.model, after=task.label_cutoff, until=task.window_until)
     except RetrueError as error:
