@@ -14,10 +14,12 @@ from service.learning.columns import thinned
 from service.learning.drift import measure
 from service.learning.estimate import estimated
 from service.learning.frames import EVENT_TIME, OUTPUT
+from service.learning.maturity import mature_rows
 from service.learning.metric import metric_of
-from service.learning.performance import realised
+from service.learning.performance import newest, realised
 from service.learning.predictor import Predictor
 from service.learning.quality import look
+from service.learning.truths import mislabelled
 
 __all__ = ["examine", "reference_rows"]
 
@@ -98,6 +100,9 @@ def examine(
     """
     ordered = window.sort_values(EVENT_TIME, kind="stable")
     findings = look(schema, quality, reference=reference, window=ordered, stragglers=stragglers)
+    mature, _ = mature_rows(answered, parse_window(drift.window)) if len(answered) else (answered, 0.0)
+    stretch = newest(mature, parse_window(drift.window))
+    findings += tuple(mislabelled(schema, quality, metric, answered=stretch, reference_loss=reference_loss))
     columns: tuple[ColumnDrift, ...] = ()
     if not findings and len(ordered) >= drift.min_rows:
         columns = measure(schema, drift, reference=reference, window=ordered)

@@ -18,7 +18,7 @@ _FEWEST = 10
 """Rows in a cohort at least."""
 
 _AGES = 4
-"""What older cohorts have reached is the best of the oldest row counts cut into so many parts."""
+"""What older cohorts have reached is the best of so many parts of the rows; and so many neighbours are one cohort's."""
 
 
 def mature_rows(answered: pd.DataFrame, window: Window) -> tuple[pd.DataFrame, float]:
@@ -49,9 +49,13 @@ def mature_rows(answered: pd.DataFrame, window: Window) -> tuple[pd.DataFrame, f
         return ordered.iloc[: int(np.flatnonzero(known)[-1]) + 1], float(known.mean())
     parts = np.array_split(shares, min(_AGES, len(shares)))
     reached = max(float(part.mean()) for part in parts)
-    newest = int(np.flatnonzero(shares >= RIPE * reached)[0]) if (shares >= RIPE * reached).any() else len(shares)
-    if newest == len(shares):
+    ripe = shares >= RIPE * reached
+    # A small cohort has its luck: those just before it, which are older, must be mature as well.
+    following = np.array([shares[place : place + _AGES].mean() for place in range(len(shares))])
+    ripe &= following >= RIPE * reached
+    if not ripe.any():
         return ordered.iloc[:0], reached
+    newest = int(np.flatnonzero(ripe)[0])
     # Within the newest mature cohort, rows after its last label are as young as the next one.
     end = int(np.flatnonzero(known[: bounds[newest]])[-1]) + 1
     return ordered.iloc[:end], reached

@@ -15,7 +15,7 @@ from service.learning.frames import EVENT_TIME, LABEL, OUTPUT, between
 from service.learning.maturity import mature_rows
 from service.learning.metric import Metric, metric_of
 
-__all__ = ["kappa_against_no_change", "no_change_accuracy", "per_window", "realised"]
+__all__ = ["kappa_against_no_change", "newest", "no_change_accuracy", "per_window", "realised"]
 
 PROBABILITIES = "probabilities"
 
@@ -59,7 +59,7 @@ def realised(
     """
     judged = metric_of(metric, schema)
     mature, reached = mature_rows(answered, window) if len(answered) else (answered, 0.0)
-    stretch = _newest(mature, window)
+    stretch = newest(mature, window)
     known = stretch[stretch[LABEL].notna()] if len(stretch) else stretch
     value = loss = worse = None
     reason = f"{len(known)} labelled rows whose labels are mature; {min_rows} are needed"
@@ -124,7 +124,8 @@ def kappa_against_no_change(truth: pd.Series, output: pd.Series) -> float:
     return (own - idle) / (1 - idle) if idle < 1 else (1.0 if own == 1 else float("-inf"))
 
 
-def _newest(mature: pd.DataFrame, window: Window) -> pd.DataFrame:
+def newest(mature: pd.DataFrame, window: Window) -> pd.DataFrame:
+    """Return the newest stretch of rows in time order, as long as a window."""
     if mature.empty:
         return mature
     if window.duration is None:
