@@ -53,6 +53,7 @@ class Standing:
     predictor: Predictor
     reference: pd.DataFrame
     reference_loss: float | None
+    baseline: dict[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +259,9 @@ class _Loop:
             window=window,
             answered=self._own(recent, now),
             reference_loss=self._champion.reference_loss,
+            baseline=self._champion.baseline,
+            version=self._champion.number,
+            tolerated=self._spec.retrain.degradation,
         )
 
     def _own(self, answered: pd.DataFrame, now: datetime) -> pd.DataFrame:
@@ -368,6 +372,7 @@ class _Loop:
             predictor=loaded,
             reference=reference_rows(self._spec.drift, learned, loaded),
             reference_loss=challenger.metrics["loss"],
+            baseline=challenger.metrics.get("baseline"),
         )
         self._promoted_at, self._rolled_back = at, None
         if self._kept is not None and self._spec.probation.duration is not None:

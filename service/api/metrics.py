@@ -146,6 +146,15 @@ def _of_performance(model: str, realised: dict[str, Any]) -> Iterator[Sample]:
             yield name, (model,), float(realised[key])
     if realised.get("rows"):
         yield "label_coverage", (model,), realised["labelled"] / realised["rows"]
+    extra = realised.get("extra") or {}
+    for name, key in (("label_immature_seconds", "immature_s"), ("label_coverage_reached", "coverage_reached")):
+        if extra.get(key) is not None:
+            yield name, (model,), float(extra[key])
+    if realised.get("worse") is not None:
+        yield "performance_worse", (model,), float(realised["worse"])
+    if realised.get("estimate"):
+        yield "performance_estimate_loss", (model,), float(realised["estimate"]["loss"])
+        yield "performance_estimate_valid", (model,), float(realised["estimate"]["valid"])
 
 
 def _of_gate(conn: Connection, model: str) -> Iterator[Sample]:

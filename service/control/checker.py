@@ -61,6 +61,9 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
             reference_loss=task.reference_loss,
             stragglers=_stragglers(lake, task, window_table),
             calibration=calibration,
+            baseline=task.baseline,
+            version=task.version,
+            tolerated=task.tolerated,
         )
         new_labels = lake.labels_since(task.model, after=task.label_cutoff, until=task.window_until)
         since_drift = _labels_since_drift(lake, task, window_table, examination.verdict)

@@ -230,6 +230,8 @@ class Monitor:
             window_from=after,
             window_until=until,
             label_cutoff=cutoff,
+            baseline=version.metrics.get("baseline"),
+            tolerated=spec["policies"]["retrain"]["degradation"],
             draws=self._draws(check),
             watched=watched,
             drift_began=began,

@@ -96,6 +96,10 @@ class CheckTask:
     window_until: datetime
     label_cutoff: datetime | None
     """Labels that arrived later than this are new."""
+    baseline: dict[str, Any] | None = None
+    """Of the champion: what it took with it from its holdout."""
+    tolerated: float = 0.1
+    """Rise of the loss that calls for no run, as a share of the reference loss."""
     draws: bool = True
     """Whether to draw the HTML evidence; that of a broken window is drawn in any case."""
     watched: Watched | None = None

@@ -85,6 +85,11 @@ class Quality:
     """Whether a column that varied in the reference and stands still in the window is broken."""
     scale: Annotated[float, Field(gt=1)] = 8.0
     """All quantiles of a column multiplied by at least this factor (or its inverse): a change of unit."""
+    atom: Share = 0.05
+    """Highest share of rows at one value that stands out and that the reference hardly knew: a sentinel, a clipped
+    range."""
+    clock: Share = 0.05
+    """Highest share of rows in which a column that follows the time of day does not, by more than an hour."""
     swapped: Annotated[float, Field(gt=1)] = 3.0
     """Two columns or more, each so many times nearer to another column's reference than to its own: swapped."""
     renamed: Share = 0.05

@@ -21,7 +21,7 @@ __all__ = ["recoded", "stretches", "swapped"]
 Floats = NDArray[np.float64]
 Shares = Mapping[str, float]
 
-_FEWEST = 20
+_FEWEST = 16
 """With fewer values than this, nothing is said about a column's shape."""
 
 _LEVELS = np.linspace(0.05, 0.95, 19)
@@ -44,6 +44,9 @@ _STRETCHES = 4
 
 _STEADY = 0.02
 """A category is steady when it held this share of every stretch of the reference."""
+
+_PRESENT, _LEFT = 0.05, 0.25
+"""A category with this share of every stretch of the reference is missed where less than that share of it is left."""
 
 _ALIKE = 0.1
 """Frequencies are the same ones under other names when no more than this share of the rows lies otherwise."""
@@ -120,8 +123,8 @@ def recoded(
     then, now = _shares(reference), _shares(window)
     declared = {str(value) for value in feature.categories or ()}
     strangers = {value: share for value, share in now.items() if value not in then and value not in declared}
-    if sum(strangers.values()) > policy.unseen or _variation(then, now) < min(policy.renamed, policy.permuted):
-        return []  # told already, as unseen; or all is where it was
+    if sum(strangers.values()) > policy.unseen:
+        return []  # told already
     history = [share for share in (_shares(reference.iloc[part]) for part in parts) if share]
     if len(history) < _STRETCHES or not now:
         return []
@@ -130,7 +133,11 @@ def recoded(
         for value, share in then.items()
         if value not in now and all(part.get(value, 0.0) >= _STEADY for part in history)
     }
-    return _renamed(policy, feature, strangers, gone) or _permuted(policy, feature, then, now, history)
+    return (
+        _renamed(policy, feature, strangers, gone)
+        or _permuted(policy, feature, then, now, history)
+        or _missing(feature, now, history, len(window))
+    )
 
 
 def _renamed(policy: Quality, feature: Feature, strangers: Shares, gone: Shares) -> list[Finding]:
@@ -160,6 +167,39 @@ def _permuted(
         f"the rows lie otherwise (limit {limit:.1%}), {left:.1%} by rank alone: codes permuted?"
     )
     return [_finding("recoded", feature, moved, limit, words)]
+
+
+def _missing(feature: Feature, now: Shares, history: list[dict[str, float]], rows: int) -> list[Finding]:
+    """Find a category that was there all the time and is not any more, while the others are what they were."""
+    least = {value: min(part.get(value, 0.0) for part in history) for value in history[0]}
+    steady = {value: share for value, share in least.items() if share >= _telling(rows)}
+    absent = {value: share for value, share in steady.items() if now.get(value, 0.0) < _LEFT * share}
+    others = {value: share for value, share in steady.items() if value not in absent}
+    if not absent or len(others) < 2:
+        return []
+    rest = sum(now.get(value, 0.0) for value in others)
+    if rest <= 0 or any(not _in_proportion(value, others, now, history) for value in others):
+        return []
+    words = (
+        f"{feature.name} holds {_named(absent)} in {sum(now.get(value, 0.0) for value in absent):.1%} of the rows, which "
+        f"was there all the time with {sum(absent.values()):.1%} at least, and the other categories as ever: a source "
+        "that is missing?"
+    )
+    value = sum(absent.values())
+    return [_finding("missing", feature, value, min(absent.values()), words)]
+
+
+def _telling(rows: int) -> float:
+    """Return the share that a category needs before its absence among so many rows says anything."""
+    return max(_PRESENT, _FEWEST / max(rows, 1))
+
+
+def _in_proportion(value: str, others: Shares, now: Shares, history: list[dict[str, float]]) -> bool:
+    """Return whether a category has, among the others, a share that it had before."""
+    usual = [part.get(value, 0.0) / max(sum(part.get(one, 0.0) for one in others), 1e-9) for part in history]
+    share = now.get(value, 0.0) / sum(now.get(one, 0.0) for one in others)
+    room = max(usual) - min(usual) + 0.1 * max(usual)
+    return min(usual) - room <= share <= max(usual) + room
 
 
 def _shares(column: pd.Series) -> dict[str, float]:

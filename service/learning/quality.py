@@ -5,6 +5,7 @@ that opens is no breakage: those are for drift to tell.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ from service.domain.check import Finding
 from service.domain.policy import Quality
 from service.domain.spec import Feature, Schema
 from service.learning.arrival import duplicates, future, late
+from service.learning.atoms import atoms
+from service.learning.clock import misplaced
+from service.learning.columns import thinned
 from service.learning.encoding import recoded, stretches, swapped
-from service.learning.frames import require
+from service.learning.frames import EVENT_TIME, require
+from service.learning.units import beyond, converted, scaled
 
 __all__ = ["look"]
 
@@ -25,19 +30,26 @@ Array = NDArray[Any]
 _STILL = 3
 """A column is frozen when it stands still for so many times the longest stretch for which the reference did."""
 
-_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-
-_SAME_FACTOR = 0.25
-"""Quantiles whose factors differ by no more than this share were multiplied by one and the same factor."""
-
-_NOUGHT = 1e-9
-"""A quantile smaller than this share of the largest one is nought."""
-
-_NEAR_NOUGHT = 0.6
-"""Quantiles smaller than this share of the largest one are near nought, where there are values on both sides of it."""
-
-_FEWEST = 20
+_FEWEST = 16
 """With fewer values than this, nothing is said about a column's shape."""
+
+_TAILS = (0.5, 0.25, 0.1)
+"""What broke inside the window is looked for in the newest such shares of its rows, too."""
+
+_STRETCHES = 8
+"""...where the reference has so many stretches of that length, none of which looks broken by the same measure."""
+
+_MOST_ROWS = 50_000
+"""A column's shape is told from at most so many rows, spread evenly."""
+
+_MOST_STRETCHES = 100
+"""At most so many of them are looked at, spread evenly."""
+
+_GONE = frozenset({"nulls", "all_null", "constant", "sentinel"})
+"""Findings of a column whose values are not there..."""
+
+_TOGETHER = 1 / 3
+"""...and of so many columns at once: that is one cause."""
 
 
 def look(
@@ -79,9 +91,17 @@ def look(
         return ()
     findings = duplicates(schema, policy, reference=reference, window=window)
     findings += [*future(policy, window), *late(policy, window, stragglers)]
+    findings += misplaced(policy, schema, reference=reference, window=window)
+    window = thinned(window, _MOST_ROWS)
+    findings += _columns(schema, policy, reference=reference, window=window)
+    if not findings:
+        findings = _tails(schema, policy, reference=reference, window=window)
+    return tuple(_together(schema, findings))
+
+
+def _columns(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: pd.DataFrame) -> list[Finding]:
     parts = stretches(reference, window)
-    exchanged, moved = swapped(schema, policy, reference=reference, window=window, parts=parts)
-    findings += exchanged
+    findings, moved = swapped(schema, policy, reference=reference, window=window, parts=parts)
     for feature in schema.features:
         before, now = reference[feature.name], window[feature.name]
         # A column that stands in another's place breaks its own bounds, too: one cause, one finding.
@@ -89,7 +109,59 @@ def look(
             findings += _column(schema, policy, feature, before, now)
         if feature.kind == "categorical":
             findings += recoded(policy, feature, reference=before, window=now, parts=parts)
-    return tuple(findings)
+    return findings
+
+
+def _tails(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: pd.DataFrame) -> list[Finding]:
+    """Find what broke inside the window: its newest rows, against stretches of the reference that are as short.
+
+    A night, a Sunday or a storm is as odd beside eight weeks as a broken sensor; what tells them apart is that the
+    reference had some of its own.
+    """
+    for share in _TAILS:
+        size = round(share * len(window))
+        if size < _FEWEST or len(reference) < size * _STRETCHES:
+            continue
+        tail = window.iloc[-size:]
+        found = _columns(schema, policy, reference=reference, window=tail)
+        found = [one for one in found if not _known(schema, policy, one, reference, size)]
+        if found:
+            since = f"{tail[EVENT_TIME].iloc[0]:%Y-%m-%d %H:%M}"
+            return [replace(one, reason=f"{one.reason} (the newest {size} rows, since {since})") for one in found]
+    return []
+
+
+def _known(schema: Schema, policy: Quality, finding: Finding, reference: pd.DataFrame, size: int) -> bool:
+    """Return whether a stretch of the reference shows the same finding."""
+    if finding.check == "unseen" and finding.value is not None and finding.value < 1:
+        return True  # something new now and then is no new code
+    starts = np.linspace(0, len(reference) - size, min(len(reference) // size, _MOST_STRETCHES)).astype(np.int64)
+    feature = next((one for one in schema.features if one.name == finding.column), None)
+    for start in starts:
+        part = reference.iloc[start : start + size]
+        if feature is None:
+            same = swapped(schema, policy, reference=reference, window=part, parts=[])[0]
+        elif finding.check == "recoded":
+            rest = [slice(other, other + size) for other in starts if other != start]
+            same = recoded(policy, feature, reference=reference[feature.name], window=part[feature.name], parts=rest)
+        else:
+            same = _column(schema, policy, feature, reference[feature.name], part[feature.name])
+        if any(other.check == finding.check for other in same):
+            return True
+    return False
+
+
+def _together(schema: Schema, findings: list[Finding]) -> list[Finding]:
+    """Put one finding in front where several columns' values are gone at once: a join that missed."""
+    columns = list(dict.fromkeys(one.column for one in findings if one.check in _GONE and one.column is not None))
+    share = len(columns) / len(schema.features)
+    if len(columns) < 2 or share < _TOGETHER:
+        return findings
+    words = (
+        f"{len(columns)} of {len(schema.features)} columns are empty or at one value at once ({', '.join(columns[:4])}"
+        f"{' …' if len(columns) > 4 else ''}; limit {_TOGETHER:.0%}): a join that missed?"
+    )
+    return [Finding(check="join", column=None, value=share, limit=_TOGETHER, reason=words), *findings]
 
 
 def _column(
@@ -105,9 +177,14 @@ def _column(
     findings = _infinite(feature, values)
     values, before = values[np.isfinite(values)], before[np.isfinite(before)]
     if feature.kind == "numeric" and len(values):
-        scaled = _scale(policy, feature, before, values)
         # A column in another unit also leaves its bounds: one cause, one finding.
-        findings += scaled or _out_of_range(policy, feature, before, values)
+        findings += (
+            scaled(policy, feature, before, values)
+            or converted(feature, before, values)
+            or atoms(policy, feature, before, values)
+            or beyond(feature, before, values)
+            or _out_of_range(policy, feature, before, values)
+        )
     return findings + _frozen(policy, feature, pd.Series(before), pd.Series(values))
 
 
@@ -165,29 +242,6 @@ def _out_of_range(policy: Quality, feature: Feature, before: Array, values: Arra
         f"it ranges from {values.min():.4g} to {values.max():.4g}"
     )
     return [_finding("out_of_range", feature, share, limit, words)]
-
-
-def _scale(policy: Quality, feature: Feature, before: Array, values: Array) -> list[Finding]:
-    """Every quantile multiplied by about one factor, and a large one: another unit."""
-    if len(before) < _FEWEST or len(values) < _FEWEST:
-        return []
-    old, new = np.quantile(before, _QUANTILES), np.quantile(values, _QUANTILES)
-    size = float(np.abs(old).max()), float(np.abs(new).max())
-    if min(size) == 0 or ((np.abs(old) <= size[0] * _NOUGHT) != (np.abs(new) <= size[1] * _NOUGHT)).any():
-        return []
-    # Between negative and positive values the quantiles near nought are noise: their factors say nothing.
-    there = np.abs(old) > size[0] * (_NEAR_NOUGHT if old[0] < 0 < old[-1] else _NOUGHT)
-    factors = new[there] / old[there]
-    middle = float(np.median(factors))
-    if middle <= 0 or np.abs(factors / middle - 1).max() > _SAME_FACTOR:
-        return []
-    if 1 / policy.scale < middle < policy.scale:
-        return []
-    words = (
-        f"every quantile of {feature.name} is about {middle:.3g} times the reference's (median {old[2]:.4g}, now "
-        f"{new[2]:.4g}; limit {policy.scale:g} times): another unit?"
-    )
-    return [_finding("scale", feature, middle, policy.scale, words)]
 
 
 def _frozen(policy: Quality, feature: Feature, reference: pd.Series, window: pd.Series) -> list[Finding]:

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from service.domain.duration import format_duration, parse_duration
+from service.domain.duration import format_duration, parse_duration, parse_window
 from service.domain.errors import TrainingFailed
 from service.domain.gate import GateReport, Outcome
 from service.domain.spec import ModelSpec, Schema
+from service.learning.baseline import baseline
 from service.learning.candidates import Candidate, Fitted, Progress, answers_of, choose, fit, fit_candidates, start_of
 from service.learning.frames import EVENT_TIME, LABEL, between, labels, require
 from service.learning.gate import Evidence, RefitEvidence, judge_challenger, judge_refit
@@ -41,7 +42,8 @@ class Challenge:
     gate
         Clauses and outcome.
     metrics
-        Of the judged fit on the holdout: ``{"metric", "value", "loss", "n", "ci", "block"}``.
+        Of the judged fit on the holdout: ``{"metric", "value", "loss", "n", "ci", "block", "baseline"}``, the last as
+        `service.learning.baseline` makes it, None where that failed.
     reference_after, reference_until
         Rows with `reference_after` < event time <= `reference_until` are what `predictor` learned from: the reference
         of its checks. None: from the first row on.
@@ -141,7 +143,7 @@ def challenge(
         predictor=promoted,
         candidates=tuple(table),
         gate=report,
-        metrics=judgement.metrics,
+        metrics=judgement.metrics | {"baseline": _baseline(spec, metric, chosen, holdout)},
         reference_after=start_of(chosen.window, promoted.learned_until or end),
         reference_until=promoted.learned_until or end,
         holdout_after=after,
@@ -184,6 +186,19 @@ def _evidence(metric: Metric, chosen: Fitted, holdout: pd.DataFrame, *, champion
         champion=_aligned(answers_of(champion, holdout), champion.schema, schema),
         fresh=np.ones(len(holdout), dtype=bool) if learned is None else (holdout[EVENT_TIME] > learned).to_numpy(),
     )
+
+
+def _baseline(spec: ModelSpec, metric: Metric, chosen: Fitted, holdout: pd.DataFrame) -> dict[str, Any] | None:
+    try:
+        return baseline(
+            metric,
+            window=parse_window(spec.drift.window),
+            times=holdout[EVENT_TIME],
+            truth=labels(chosen.predictor.schema, holdout),
+            answers=chosen.answers,
+        )
+    except Exception:  # noqa: BLE001  it helps later checks; a run that is good in all else must not fail of it
+        return None
 
 
 def _refit_evidence(chosen: Fitted, past: pd.DataFrame, refitted: Predictor) -> RefitEvidence:

@@ -34,7 +34,7 @@ spec = ModelSpec(
     retrain=Retrain(mode="suggest", max_age="1d", min_labels=20, cooldown="1d", retry="1d"),
 )
 """
-WEEKS = 26
+WEEKS = 30
 
 
 def a_project(folder: Path) -> None:
@@ -150,6 +150,10 @@ SHIFT = ["price", "load", "flow"]
         pytest.param(lambda w: w.assign(load=w["load"].where(w.index % 3 == 0)), [("nulls", "load")], id="some nulls"),
         pytest.param(lambda w: w.assign(flow=300.0), [("constant", "flow")], id="constant"),
         pytest.param(lambda w: w.assign(flow=w["flow"] * 100), [("scale", "flow")], id="unit"),
+        pytest.param(lambda w: w.assign(flow=w["flow"] * 1.8 + 32), [("conversion", "flow")], id="Fahrenheit"),
+        pytest.param(
+            lambda w: w.assign(load=w["load"].where(w.index % 6 > 0, -999.0)), [("sentinel", "load")], id="sentinel"
+        ),
         pytest.param(lambda w: w.assign(price=w["flow"], flow=w["price"]), [("swapped", None)], id="two swapped"),
         pytest.param(
             lambda w: w.assign(**dict(zip(SHIFT, w[[*SHIFT[1:], SHIFT[0]]].to_numpy().T, strict=True))),
@@ -207,14 +211,14 @@ def test_clean_windows_end_a_quarantine_and_what_was_broken_stays_out(meter: Met
     with meter.database.read() as conn:
         ended = next(entry for entry in audit.list_of(conn, "meter") if entry.action == "quarantine_cleared")
         assert (ended.actor, ended.subject) == ("controller", f"check {second.id}")
-        assert len(spans(conn, "meter")) == 12
+        assert len(spans(conn, "meter")) == 14
     rows = meter.training_rows()
     assert len(rows) > broken + WEEK // timedelta(hours=1)
     run = meter.asked_run(until=meter.now)
     assert run.state in {RunState.SUCCEEDED, RunState.REJECTED, RunState.PROMOTING}, run.detail
     assert run.snapshot is not None
-    assert len(run.snapshot["excluded"]) == 12
-    assert run.snapshot["used_rows"] < run.snapshot["rows"] - 11 * 24 * 6
+    assert len(run.snapshot["excluded"]) == 14
+    assert run.snapshot["used_rows"] < run.snapshot["rows"] - 13 * 24 * 6
 
 
 def test_what_nobody_has_checked_yet_blocks_the_run_that_meets_it(meter: Meter) -> None:
@@ -239,4 +243,4 @@ def test_a_person_who_accepts_the_data_ends_the_quarantine_for_good_and_is_audit
         assert (entry.action, entry.subject) == ("switch_cleared", "quarantine")
         assert entry.reason == "cents instead of euros from now on"
         assert spans(conn, "meter") == ()
-    assert len(meter.training_rows()) > before + WEEK // timedelta(hours=1) * 12
+    assert len(meter.training_rows()) > before + WEEK // timedelta(hours=1) * 14

@@ -97,7 +97,17 @@ def test_clean_weeks_break_nothing() -> None:
         (lambda w: pd.concat([w, w], ignore_index=True).sort_values("event_time"), ("duplicates", None)),
         (lambda w: w.assign(answered_at=w["event_time"] - pd.Timedelta("1h")), ("future", None)),
         (lambda w: _as_it_came(pd.concat([w.iloc[72:], w.iloc[:72]])), ("late", None)),
-    ],
+        (lambda w: w.assign(price=w["price"] * 1.8 + 32), ("conversion", "price")),
+        (lambda w: w.assign(change=w["change"] - 273.15), ("conversion", "change")),
+        (lambda w: w.assign(change=w["change"].where(w.index < 150, -999.0)), ("sentinel", "change")),
+        (lambda w: w.assign(price=w["price"].where(w.index % 9 > 0, 0.0)), ("sentinel", "price")),
+        (lambda w: w.assign(change=w["change"].where(w.index % 5 > 0, 0.0)), ("sentinel", "change")),
+        (lambda w: w.assign(change=w["change"].clip(upper=1.0)), ("clipped", "change")),
+        (lambda w: w.assign(price=w["price"].clip(40, 60)), ("clipped", "price")),
+        (lambda w: w.assign(change=w["change"].where(w.index < 150, w["change"] * 1000)), ("beyond", "change")),
+        (lambda w: w.assign(event_time=w["event_time"] + pd.Timedelta("8h")), ("clock", "price")),
+        (lambda w: w[w["size"] != "m"], ("missing", "size")),
+        ],
 )
 def test_each_breakage_is_found_alone(
     broken: Callable[[pd.DataFrame], pd.DataFrame], expected: tuple[str, str | None]
@@ -132,6 +142,68 @@ def test_drift_and_thin_windows_are_not_breakage(drifted: Callable[[pd.DataFrame
         assert _names(window) == [("constant", "colour")]
     else:
         assert _names(window) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        (lambda w, late: w["price"].where(~late, w["price"] * 100), ("scale", "price")),
+        (lambda w, late: w["price"].where(~late, np.nan), ("all_null", "price")),
+        (lambda w, late: w["price"].where(~late, 50.1), ("constant", "price")),
+    ],
+)
+@pytest.mark.parametrize("hours", [17, 84])
+def test_what_broke_inside_the_window_is_found_in_its_newest_rows_and_the_finding_says_since_when(
+    broken: Callable[[pd.DataFrame, pd.Series], pd.Series], expected: tuple[str, str], hours: int
+) -> None:
+    late = pd.Series(np.arange(len(WINDOW)) >= len(WINDOW) - hours)
+    window = WINDOW.assign(price=broken(WINDOW, late))
+    policy = Quality(null_rise=0.6, atom=0.6)  # so that only the newest rows can tell
+    found = look(SCHEMA, policy, reference=REFERENCE, window=window)
+    if expected[0] == "scale":
+        assert [one.column for one in found] == ["price"]
+        assert found[0].check in {"scale", "beyond"}
+    else:
+        assert [(one.check, one.column) for one in found] == [expected]
+        assert f"the newest {hours} rows, since 2026-03-0" in found[0].reason
+
+
+def test_outages_that_the_reference_had_are_no_news_inside_a_window() -> None:
+    gaps = np.arange(len(REFERENCE)) % 336 < 20
+    reference = REFERENCE.assign(price=REFERENCE["price"].where(~gaps, np.nan))
+    window = WINDOW.assign(price=WINDOW["price"].where(WINDOW.index < 151, np.nan))
+    assert [one.check for one in look(SCHEMA, Quality(), reference=REFERENCE, window=window)] == ["all_null"]
+    assert look(SCHEMA, Quality(), reference=reference, window=window) == ()
+
+
+def test_summer_time_is_no_other_time_zone_and_a_clock_among_the_columns_tells_one() -> None:
+    schema = Schema(
+        model="m", task="regression", timestamp="at", label="number", features=(Feature("hour"), Feature("change"))
+    )
+    reference = REFERENCE.assign(hour=REFERENCE["event_time"].dt.hour.astype(float))
+    window = WINDOW.assign(hour=WINDOW["event_time"].dt.hour.astype(float))
+    for hours, expected in ((0, []), (1, []), (-1, []), (5, ["clock"]), (-9, ["clock"])):
+        moved = window.assign(event_time=window["event_time"] + pd.Timedelta(hours=hours))
+        found = look(schema, Quality(), reference=reference, window=moved)
+        assert [one.check for one in found] == expected, hours
+    part = window["event_time"] + pd.to_timedelta(np.where(window.index >= 151, 7, 0), unit="h")
+    (finding,) = look(schema, Quality(), reference=reference, window=window.assign(event_time=part))
+    assert finding.check == "clock"
+
+
+def test_columns_that_are_empty_together_are_one_join_that_missed() -> None:
+    window = WINDOW.assign(price=np.nan, change=np.nan, colour=None)
+    found = look(SCHEMA, Quality(), reference=REFERENCE, window=window)
+    assert found[0].check == "join"
+    assert "3 of 7 columns" in found[0].reason
+    assert {one.check for one in found[1:]} == {"all_null"}
+
+
+def test_a_column_on_a_grid_has_atoms_of_its_own() -> None:
+    reference, window = (side.assign(change=side["change"].round(1)) for side in (REFERENCE, WINDOW))
+    assert look(SCHEMA, Quality(), reference=reference, window=window) == ()
+    days = window.assign(change=np.round(window["change"] / 4, 1))  # five times as narrow: few values, each frequent
+    assert look(SCHEMA, Quality(), reference=reference, window=days) == ()
 
 
 def test_old_rows_that_come_with_a_window_are_late_and_the_finding_says_when_they_came() -> None:

@@ -1,0 +1,90 @@
+"""Atoms: one value in many rows that the reference hardly knew. A sentinel for "unknown", or the end of a clipped range."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.check import Finding
+from service.domain.policy import Quality
+from service.domain.spec import Feature
+
+__all__ = ["atoms"]
+
+Array = NDArray[Any]
+
+_FEWEST = 16
+"""With fewer values than this, nothing is said about a column's shape."""
+
+_COUNT = 4
+"""So few rows at one value are chance."""
+
+_VARIED = 20
+"""A column with fewer values than this is a row of atoms by itself: in it, only a far value is odd."""
+
+_STANDS_OUT = 4.0
+"""An atom is so many times as frequent as the most frequent other value, and as it ever was in the reference."""
+
+_GAP = 0.2
+"""A far value lies outside all that the reference held by this share of its range."""
+
+_BEYOND = 0.02
+"""A range is clipped where this share of the reference lay beyond its new end."""
+
+
+def atoms(policy: Quality, feature: Feature, before: Array, values: Array) -> list[Finding]:
+    """Find the value in which too many rows sit, one or the two ends of a range.
+
+    Notes
+    -----
+    A column on a grid (whole degrees) holds many values of about the same frequency; none stands out, and none is
+    found. That is also why an ordinary value of such a column cannot be told from a sentinel.
+    """
+    if len(before) < _FEWEST or len(values) < _FEWEST:
+        return []
+    found, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:3]
+    shares = np.append(counts[order] / len(values), 0.0)
+    low, high = float(before.min()), float(before.max())
+    if low == high or len(found) < 2:
+        return []  # what stands still is told as such
+    gap = _GAP * (high - low)
+    for place, value, share in zip(order, found[order], shares, strict=False):
+        if (value < low - gap or value > high + gap) and share > policy.atom and counts[place] >= _COUNT:
+            return [_told(policy, feature, float(value), float(share), 0.0, "far outside all that the reference held")]
+    for leading in (1, 2):
+        least = shares[leading - 1]
+        if least > policy.atom and least >= _STANDS_OUT * shares[leading] and counts[order[leading - 1]] >= _COUNT:
+            return _standing_out(policy, feature, before, values, found[order[:leading]])
+    return []
+
+
+def _standing_out(policy: Quality, feature: Feature, before: Array, values: Array, which: Array) -> list[Finding]:
+    if len(np.unique(before)) < _VARIED:
+        return []
+    for value in which:
+        share, usual = float((values == value).mean()), float((before == value).mean())
+        if share < _STANDS_OUT * usual:
+            continue
+        above, below = float((before > value).mean()), float((before < value).mean())
+        if value == values.max() and above >= _BEYOND:
+            return [_told(policy, feature, float(value), share, usual, _end("above", above), check="clipped")]
+        if value == values.min() and below >= _BEYOND:
+            return [_told(policy, feature, float(value), share, usual, _end("below", below), check="clipped")]
+        return [_told(policy, feature, float(value), share, usual, "and no other value is nearly as frequent")]
+    return []
+
+
+def _end(side: str, share: float) -> str:
+    return f"nothing lies {side} it, where {share:.0%} of the reference lay"
+
+
+def _told(
+    policy: Quality, feature: Feature, value: float, share: float, usual: float, why: str, *, check: str = "sentinel"
+) -> Finding:
+    cause = "a sentinel for unknown values?" if check == "sentinel" else "values clipped?"
+    words = (
+        f"{feature.name} is {value:g} in {share:.1%} of the rows (before: {usual:.1%}, limit {policy.atom:.0%}), {why}: "
+        f"{cause}"
+    )
+    return Finding(check=check, column=feature.name, value=share, limit=policy.atom, reason=words)
