@@ -106,7 +106,9 @@ class Trainer:
     def draw(self) -> None:
         """Draw the summary of the rows that were learned from, once the verdict stands; it takes nothing back."""
         self.record.rest()
-        if self._material is not None and self.task.reports:
+        # One that is tried again will draw then; one that was skipped has the rows of the run that tried them.
+        is_over = self.record.state not in {RunState.QUEUED, RunState.SKIPPED}
+        if self._material is not None and self.task.reports and is_over:
             draw_summary(self.task, self._material)
 
     def work(self) -> None:

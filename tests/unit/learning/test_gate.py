@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from service.domain.errors import TrainingFailed
 from service.domain.gate import Circumstances, Outcome, Use
@@ -54,6 +54,19 @@ class _Broken(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         del X
         msg = "no answer"
         raise RuntimeError(msg)
+
+
+class _Flips(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # as above
+    """Is right, but upside down where the second number is large."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        self.inner_ = LogisticRegression().fit(X, y)
+        self.classes_ = self.inner_.classes_
+        return self
+
+    def predict(self, X: Any) -> Any:
+        right = self.inner_.predict(X)
+        return np.where(np.asarray(X)[:, 1] > 0.4, np.where(right == "UP", "DOWN", "UP"), right)
 
 
 def _weak(kind: Any) -> Predictor:
@@ -208,13 +221,14 @@ def test_rows_that_were_judged_on_before_need_a_clearer_gain(numbers: Any) -> No
 
 
 def test_harm_in_a_declared_slice_keeps_a_better_challenger_out(numbers: Any) -> None:
-    gate = replace(numbers.spec.gate, slices=(("a", 2),), slice_rows=20)
-    harmless = _run(numbers, champion=_weak(numbers), gate=gate)
-    assert _clause(harmless, "slices").outcome is Outcome.FAIL  # whoever always says UP is never wrong above the middle
-    assert harmless.gate.outcome is Outcome.FAIL
-    assert len(harmless.figures["slices"]) == 2
-    wide = _run(numbers, champion=_weak(numbers), gate=replace(gate, slice_margin=5.0))
-    assert wide.gate.outcome is Outcome.PASS
+    gate = replace(numbers.spec.gate, slices=(("b", 2),), slice_rows=20)
+    harmful = _run(numbers, champion=_weak(numbers), gate=gate, build=_Flips)
+    assert _clause(harmful, "slices").outcome is Outcome.FAIL
+    assert harmful.gate.outcome is Outcome.FAIL
+    assert [line["harmed"] for line in harmful.figures["slices"]] == [False, True]
+    assert harmful.figures["paired"]["gain"] > 0
+    wide = _run(numbers, champion=_weak(numbers), gate=replace(gate, slice_margin=5.0), build=_Flips)
+    assert _clause(wide, "slices").outcome is Outcome.PASS
 
 
 def test_what_labels_take_to_come_lies_between_what_is_fitted_on_and_the_holdout(numbers: Any) -> None:
