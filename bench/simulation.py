@@ -12,7 +12,7 @@ from service.domain.check import Examination, Verdict
 from service.domain.decision import Action, Decision, Situation, decide, is_degraded
 from service.domain.duration import parse_duration, parse_window
 from service.domain.errors import TrainingFailed
-from service.domain.gate import Outcome
+from service.domain.gate import Circumstances, Outcome, Use
 from service.domain.probation import Evidence, Step, Watch, outcome_of
 from service.domain.run import Trigger
 from service.domain.spec import ModelSpec, Schema
@@ -194,6 +194,7 @@ class _Loop:
         self._drift_began: datetime | None = None
         self._cutoff = first.learned_until
         self._versions = 0
+        self._uses: list[Use] = []
         self._champion: Standing
         self._kept: Standing | None = None
         self._watch: Watch | None = None
@@ -338,12 +339,16 @@ class _Loop:
                 champion=self._champion.predictor,
                 until=now,
                 seed=self._stream.seed,
+                arrivals=self._arrivals(now),
+                circumstances=Circumstances(uses=tuple(self._uses)),
             )
         except TrainingFailed as error:
             self.counts["failed"] += 1
             self.story.append(f"{now:%Y-%m-%d} {decision.reason}: failed, {error}")
             return
         outcome = challenger.gate.outcome
+        use = Use(run=f"{now:%Y-%m-%d}", after=challenger.holdout_after, until=challenger.holdout_until)
+        self._uses.append(use)
         self.story.append(
             f"{now:%Y-%m-%d} {decision.reason}: {challenger.window}, {outcome.value}: {challenger.gate.reason}"
         )
@@ -356,6 +361,14 @@ class _Loop:
             self._rejected += 1
         else:
             self.counts["inconclusive"] += 1
+
+    def _arrivals(self, now: datetime) -> pd.DataFrame:
+        """Return when the labels of the newest answered rows came, as the service reads it from its lake."""
+        end = now - self._stream.delay
+        times = between(
+            self._stream.rows, after=max(end - parse_duration(self._spec.training.holdout), self._stream.start), until=end
+        )[[EVENT_TIME]]
+        return times.assign(observed_at=times[EVENT_TIME] + pd.Timedelta(self._stream.delay))
 
     def _promote(self, challenger: Challenge, *, at: datetime) -> None:
         """Pack the challenger and load it back, as the service does, and let it answer from now on."""

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from service.api import decisions, docs, health, openapi, predict, problems, reads, writes
+from service.api import decisions, docs, health, openapi, predict, problems, reads, reports, writes
 from service.api.body import Door, Intake
 from service.api.metrics import StateMetrics
 from service.serving.worker import Worker
@@ -81,6 +81,7 @@ def create(parts: Parts) -> FastAPI:
     app.fast = predict.Short(routes)
     app.include_router(health.router(parts.worker, StateMetrics(parts.database)))
     app.include_router(reads.router(parts.database, parts.home, is_leaving=lambda: parts.worker.is_leaving))
+    app.include_router(reports.router(parts.database, parts.home / "reports"))
     app.include_router(writes.router(parts.database))
     app.include_router(decisions.router(parts.database))
     docs.install(app)

@@ -1,7 +1,6 @@
 """What a viewer may ask: models, versions, checks, runs, predictions, audit. Each reads the database on a thread."""
 
 import asyncio
-import gzip
 import json
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from service.api.asking import SLOW, StateRoute
+from service.api.reports import packed_page
 from service.api.shapes import (
     Audit,
     Checks,
@@ -170,12 +170,7 @@ def _add_checks(api: APIRouter, database: Database, reports: Path) -> None:
         if not path.is_relative_to(root) or not path.is_file():
             msg = "the check has no report: it is still under way, failed, or the report was cleared away"
             raise UnknownCheck(msg, check=check_id)
-        # The page is made from data that clients sent: it may not run as part of this site.
-        headers = {"Content-Security-Policy": "sandbox allow-scripts", "X-Content-Type-Options": "nosniff"}
-        packed = path.read_bytes()
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            return HTMLResponse(packed, headers={**headers, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
-        return HTMLResponse(gzip.decompress(packed), headers={**headers, "Vary": "Accept-Encoding"})
+        return packed_page(path, request)
 
 
 def _add_runs(api: APIRouter, database: Database) -> None:

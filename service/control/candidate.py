@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from service.control.lineage import Commit, commit_of, lineage
 from service.control.material import Material
 from service.control.rows import table_of
-from service.domain.gate import GateReport
+from service.domain.gate import GateReport, Use
 from service.domain.spec import ModelSpec
 from service.domain.version import VersionState
 from service.journal import facts
@@ -49,11 +49,21 @@ class Candidate:
     packed: Package
     reference: dict[str, Any]
     calibration: dict[str, Any] | None
+    looked_at: int
+    """Newest rows whose data quality was found to be sound."""
 
     @property
     def gate(self) -> GateReport:
         """What the gate said of it."""
         return self.challenge.gate
+
+    def use(self) -> Use:
+        """Return what its gate looked at."""
+        return Use(run=self.run.id, after=self.challenge.holdout_after, until=self.challenge.holdout_until)
+
+    def _quality(self) -> dict[str, Any]:
+        # A candidate is only made of rows that were found sound: what is broken ends its run before.
+        return {"verdict": "clean", "rows": self.looked_at, "excluded": len(self.material.snapshot["excluded"])}
 
     def insert(self, conn: Connection, *, at: datetime) -> VersionRow:
         """Write its row under the model's next number."""
@@ -73,7 +83,7 @@ class Candidate:
                 spec=self.spec,
                 spec_digest=self.spec_digest,
                 parent=parent,
-                snapshot=self.material.snapshot,
+                snapshot=self.material.snapshot | {"quality": self._quality()},
                 training=_training(self.challenge),
                 artifact=_artifact(self.packed),
                 evaluation=_evaluation(self.challenge),
@@ -131,6 +141,7 @@ def prepare(
         packed=_compiled(store, packed, challenge, material, compile_s),
         reference=reference.to_json(),
         calibration=calibration,
+        looked_at=len(material.newest(spec.drift)),
     )
 
 
@@ -182,6 +193,7 @@ def _evaluation(challenge: Challenge) -> dict[str, Any]:
         "metrics": challenge.metrics,
         "gate": challenge.gate.to_json(),
         "candidates": [one.to_json() for one in challenge.candidates],
+        "figures": challenge.figures,
         "holdout": [challenge.holdout_after.isoformat(), challenge.holdout_until.isoformat()],
     }
 

@@ -113,6 +113,8 @@ class Controller:
             first_pause=place.first_pause,
             silent_s=place.silent_s,
             compiles=place.compiles,
+            reports=str(place.reports),
+            report_every_s=place.report_every_s,
         )
         self._retraining = Retraining(work, self._processes, lake, ended=self._ended)
         self._watermark = lake.watermark

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -23,6 +24,9 @@ from service.storage.lake import Lake, Snapshot
 
 __all__ = ["Material", "gather"]
 
+_PARTS = 14
+_ARRIVALS = 140_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
@@ -37,6 +41,8 @@ class Material:
     """Tables, their versions, filters, excluded stretches: enough to read these rows again."""
     digest: str
     """Over the rows and the spec: the same digest means that there is nothing new to learn."""
+    arrivals: pd.DataFrame | None = None
+    """When the labels of the newest answered rows came; see `service.learning.ripeness.maturity_of`."""
 
     def frame(self, table: pa.Table) -> pd.DataFrame:
         """Return another table of the model's as a frame."""
@@ -97,13 +103,38 @@ def gather(
     plain = snapshot.to_json()
     facts = {"excluded": excluded, "used_rows": len(rows), "until": moment.isoformat(), "spec_digest": spec_digest}
     parts = json.dumps([plain["digest"], excluded, spec_digest])
+    arrivals = None
+    if len(rows):
+        arrivals = _arrivals(lake, spec, rows["event_time"].iloc[-1].to_pydatetime(), observed_until=moment, quarantined=quarantined)
     return Material(
         rows=rows,
         schema=schema,
         until=moment,
         snapshot=plain | facts,
         digest=hashlib.sha256(parts.encode()).hexdigest(),
+        arrivals=arrivals,
     )
+
+
+def _arrivals(
+    lake: Lake, spec: ModelSpec, end: datetime, *, observed_until: datetime, quarantined: Sequence[Interval]
+) -> pd.DataFrame | None:
+    """Return the answered rows of a holdout that ends at `end`, with the moment at which each one's label was seen.
+
+    At most `_ARRIVALS` rows, out of parts of equal length, so that memory is bounded however many were answered.
+    """
+    length = parse_duration(spec.training.holdout) / _PARTS
+    parts = []
+    for place in range(_PARTS, 0, -1):
+        last = end - (place - 1) * length
+        rows = lake.read_window(spec.name, after=last - length, until=last, columns=["event_time"])
+        if not rows.num_rows:
+            continue
+        spread = np.unique(np.linspace(0, rows.num_rows - 1, min(_ARRIVALS // _PARTS, rows.num_rows)).astype(int))
+        rows = rows.select(["id", "event_time"]).take(pa.array(spread))
+        known = lake.labels_of(spec.name, rows["id"], observed_until=observed_until)
+        parts.append(without(join_labels(rows.to_pandas(), known), quarantined))
+    return pd.concat(parts, ignore_index=True)[["event_time", "observed_at"]] if parts else None
 
 
 def _learnable(

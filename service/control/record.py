@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -52,11 +53,11 @@ class Record:
         """Where the run stood after the last step that was written."""
         self._term = Term(database, token)
         self._first_pause = first_pause
+        self._rests = threading.Event()
 
     def beat(self) -> None:
         """Say every two seconds that the run is worked on; leave at once when another leader works on it."""
-        while True:
-            time.sleep(HEARTBEAT_S)
+        while not self._rests.wait(HEARTBEAT_S):
             try:
                 with self._term.write() as conn:
                     runs.heartbeat(conn, self.run_id, at=self.database.now(conn), token=self._term.token)
@@ -64,6 +65,10 @@ class Record:
                 os._exit(Exit.LEASE_LOST)
             except RetrueError as error:
                 log.warning("heartbeat_failed", extra=facts(run=self.run_id, code=error.code))
+
+    def rest(self) -> None:
+        """Give no more signs of life: the run is no longer worked on."""
+        self._rests.set()
 
     def progress(self, **words: Any) -> None:
         """Write how far the run is; what cannot be written now is not worth a word later."""

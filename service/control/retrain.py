@@ -21,7 +21,7 @@ from service.control.tasks import TrainTask
 from service.domain.duration import format_duration, parse_duration
 from service.domain.errors import LakeUnavailable, NotAllowedNow, RunInProgress
 from service.domain.retry import Setback
-from service.domain.run import TERMINAL, WORKING, RunState
+from service.domain.run import TERMINAL, WORKING, RunState, Trigger
 from service.journal import facts
 from service.storage import champions, checks, models, runs, versions
 from service.storage.checks import Check
@@ -58,6 +58,10 @@ class Work:
     first_pause: timedelta = FIRST_PAUSE
     silent_s: float = TRAINER_SILENT_S
     compiles: bool = True
+    reports: str = ""
+    """Folder of data summaries; none: none are drawn."""
+    report_every_s: float = 0.0
+    """Wall-clock seconds between the data summaries of a model's automatic runs."""
 
 
 class Retraining:
@@ -84,6 +88,7 @@ class Retraining:
         self._silence = Silence()
         self._silenced: set[str] = set()
         self._lingers: dict[str, float] = {}
+        self._drew_at: dict[str, float] = {}
 
     def look(self, term: Term, known: Mapping[str, ModelRow]) -> None:
         """Take each unfinished run's next step."""
@@ -202,6 +207,7 @@ class Retraining:
             quarantined=quarantined,
             first_pause=self._work.first_pause,
             compiles=self._work.compiles,
+            reports=self._work.reports if self._draws(run) else "",
         )
         old = self._processes.find("train", run.id)
         if old is not None:
@@ -209,6 +215,14 @@ class Retraining:
         self._silence.forget(run.id)
         self._processes.start("train", run.id, model=run.model, task=task)
         log.info("run_began", extra=facts(run=run.id, model=run.model, trigger=run.trigger.value, attempt=run.attempt))
+
+    def _draws(self, run: Run) -> bool:
+        """Return whether this run draws its data summary; a replay would otherwise keep a core busy with plots."""
+        now, last = time.monotonic(), self._drew_at.get(run.model)
+        if run.trigger is not Trigger.MANUAL and last is not None and now - last < self._work.report_every_s:
+            return False
+        self._drew_at[run.model] = now
+        return True
 
     def _working(self, term: Term, run: Run, job: Job | None, model: ModelRow | None) -> None:
         if job is None:

@@ -53,6 +53,8 @@ class TrainTask:
     """Before the first try again of what may come back by itself."""
     compiles: bool = True
     """Whether the version is also compiled, where the extra is installed."""
+    reports: str = ""
+    """Folder of the data summary, which is drawn when the verdict stands; none: it is not drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)

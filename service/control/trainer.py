@@ -23,12 +23,13 @@ from service.control.material import Material, gather
 from service.control.memory import peak_bytes
 from service.control.processes import Exit, Peak
 from service.control.record import Record
+from service.control.summary import draw_summary
 from service.control.setbacks import drop_version, setback_of
 from service.control.situation import JUDGED, OPEN
 from service.control.tasks import TrainTask
 from service.domain.duration import parse_duration
 from service.domain.errors import DatabaseUnavailable, LeaseLost, NotAllowedNow, RetrueError, TrainingFailed
-from service.domain.gate import Outcome
+from service.domain.gate import Circumstances, Outcome, recipe_changed
 from service.domain.retry import Setback
 from service.domain.run import RunState
 from service.domain.spec import ModelSpec, Schema
@@ -38,7 +39,7 @@ from service.learning.package import predictor_of
 from service.learning.predictor import Predictor
 from service.learning.quality import look
 from service.learning.train import Challenge, challenge
-from service.storage import champions, models, runs, versions
+from service.storage import champions, holdouts, models, runs, versions
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
 from service.storage.lake import Lake
@@ -70,6 +71,7 @@ def train(task: TrainTask, send: Callable[[Any], None]) -> None:
     threading.Thread(target=trainer.record.beat, name="heartbeat", daemon=True).start()
     try:
         trainer.work()
+        trainer.draw()
     except (LeaseLost, NotAllowedNow) as error:
         log.warning("trainer_left", extra=facts(run=task.run_id, code=error.code, why=error.detail))
         sys.exit(Exit.LEASE_LOST)
@@ -99,6 +101,15 @@ class Trainer:
         self._began = time.monotonic()
         self._until = task.until
         self._is_training = False
+        self._material: Material | None = None
+
+    def draw(self) -> None:
+        """Draw the summary of the rows that were learned from, once the verdict stands; it takes nothing back."""
+        self.record.rest()
+        # One that is tried again will draw then; one that was skipped has the rows of the run that tried them.
+        is_over = self.record.state not in {RunState.QUEUED, RunState.SKIPPED}
+        if self._material is not None and self.task.reports and is_over:
+            draw_summary(self.task, self._material)
 
     def work(self) -> None:
         """Do all of it; every way out is a recorded state, or an exit code that the controller records."""
@@ -122,6 +133,7 @@ class Trainer:
             before = champions.current(connection, task.model)
             champion = None if before is None else versions.get(connection, task.model, before.version)
             last = _last_tried(connection, run)
+            uses = holdouts.uses(connection, task.model)
         material = gather(
             self.lake,
             spec,
@@ -132,7 +144,7 @@ class Trainer:
             spec_digest=task.spec_digest,
             is_first=champion is None,
         )
-        self._until = material.until
+        self._until, self._material = material.until, material
         if last is not None and last.snapshot_digest == material.digest and not run.force:
             raise _End(
                 after=RunState.SKIPPED,
@@ -147,7 +159,10 @@ class Trainer:
             until=material.until,
         )
         self._validate(spec, material, champion)
-        challenger = self._challenge(spec, material, champion)
+        tried = None if last is None or last.snapshot_digest != material.digest else last.id
+        before_it = None if champion is None else champion.lineage.get("spec")
+        circumstances = Circumstances(recipe_changed=recipe_changed(task.spec, before_it), uses=uses, tried=tried)
+        challenger = self._challenge(spec, material, champion, circumstances)
         self.record.step(
             RunState.PACKAGING,
             f"window {challenger.window} won on the holdout",
@@ -196,7 +211,9 @@ class Trainer:
                 detail="; ".join(finding.reason for finding in findings)[:2000],
             )
 
-    def _challenge(self, spec: ModelSpec, material: Material, champion: VersionRow | None) -> Challenge:
+    def _challenge(
+        self, spec: ModelSpec, material: Material, champion: VersionRow | None, circumstances: Circumstances
+    ) -> Challenge:
         try:
             found = challenge(
                 spec,
@@ -206,6 +223,8 @@ class Trainer:
                 until=material.until,
                 seed=spec.training.seed,
                 progress=self._progress,
+                arrivals=material.arrivals,
+                circumstances=circumstances,
             )
         except TrainingFailed as error:
             if error.facts.get("reason") != "too_few_labels" or champion is None or self._is_training:
@@ -249,6 +268,9 @@ class Trainer:
         columns = {"gate": gate.to_json(), "peak_bytes": peak_bytes(), "decided_event_time": self._until}
         if gate.broke:
             return self.record.set_back(conn, Setback.EVAL_ERROR, gate.reason, **columns)
+        n = int(candidate.challenge.metrics["n"])
+        at, attempt = self.database.now(conn), candidate.run.attempt
+        holdouts.note(conn, model, candidate.use(), attempt=attempt, rows=n, outcome=gate.outcome, at=at)
         if gate.outcome is Outcome.FAIL or (gate.outcome is Outcome.INCONCLUSIVE and not has_champion):
             versions.set_state(conn, model, version, VersionState.REJECTED)
             code = "gate_fail" if gate.outcome is Outcome.FAIL else "gate_inconclusive"

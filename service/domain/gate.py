@@ -1,12 +1,24 @@
 """The gate: the clauses that a challenger must pass. Any error in it means no promotion."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from pydantic import TypeAdapter
 
-__all__ = ["ERROR", "Clause", "GateReport", "Outcome", "judge"]
+__all__ = [
+    "ERROR",
+    "Circumstances",
+    "Clause",
+    "GateReport",
+    "Outcome",
+    "Use",
+    "judge",
+    "recipe_changed",
+    "tightened",
+]
 
 ERROR = "error"
 """Name of the clause that stands for whatever was raised in the gate."""
@@ -30,6 +42,34 @@ class Clause:
     n: int
     outcome: Outcome
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """An earlier gate of the model that came to a judgement, and the stretch it looked at: (``after``, ``until``]."""
+
+    run: str
+    after: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What a gate is told beside the rows.
+
+    Attributes
+    ----------
+    recipe_changed
+        Whether the challenger comes from another model file or schema than the champion.
+    uses
+        Earlier gates of the model.
+    tried
+        The run that tried these very rows with this very spec, if one did: only a forced run gets here then.
+    """
+
+    recipe_changed: bool = False
+    uses: tuple[Use, ...] = ()
+    tried: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +114,35 @@ def judge(clauses: tuple[Clause, ...], *, unopposed: bool = False) -> GateReport
         clauses=clauses,
         unopposed=unopposed,
     )
+
+
+RECIPE = ("task", "target", "timestamp", "metric", "source", "input", "schema", "code")
+"""What of a stored spec says how a version is made. Its policies are not among them: an update of Retrue that brings
+a new one, or another default, makes no new recipe of every model."""
+
+
+def recipe_changed(now: Mapping[str, Any], then: Mapping[str, Any] | None) -> bool:
+    """Return whether two stored specs make versions in different ways; not where the older one is unknown."""
+    if not then:
+        return False
+    return any(now.get(name) != then.get(name) for name in RECIPE if name in then)
+
+
+def tightened(confidence: float, looks: float, *, resamples: int) -> float:
+    """Return the confidence that keeps the error of `looks` at the same rows together at that of one.
+
+    Parameters
+    ----------
+    confidence
+        Of a first look, two-sided.
+    looks
+        This one included; one that saw a half of these rows counts a half.
+    resamples
+        An interval's end is never taken further out than the fifth of them.
+
+    Examples
+    --------
+    >>> round(tightened(0.8, 2.0, resamples=1000), 3)
+    0.9
+    """
+    return max(confidence, min(1 - (1 - confidence) / max(looks, 1.0), 1 - 10 / resamples))

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from service.domain.budget import parse_budget
 from service.domain.duration import parse_duration, parse_window
+from service.domain.history import parse_history
 
 __all__ = ["Drift", "Gate", "Probation", "Quality", "Recording", "Retention", "Retrain", "Training"]
 
@@ -41,7 +42,33 @@ def _whole_budget_text(text: str) -> str:
     return text
 
 
+def _training_text(text: str) -> str:
+    parse_history(text)
+    return text
+
+
+def _embargo_text(text: str) -> str:
+    if text not in {"delay", "none"}:
+        try:
+            parse_duration(text)
+        except ValueError as error:
+            msg = f"{text!r} is no embargo: write 'delay', 'none', or a duration such as '2d'"
+            raise ValueError(msg) from error
+    return text
+
+
+def _slice_of(one: str | tuple[str, int]) -> str | tuple[str, int]:
+    if not isinstance(one, str) and not 2 <= one[1] <= MOST_BINS:
+        msg = f"the slice {one[0]!r} has {one[1]} bins: write 2 to {MOST_BINS}"
+        raise ValueError(msg)
+    return one
+
+
+MOST_BINS = 20
 DurationText = Annotated[str, AfterValidator(_duration_text)]
+TrainingText = Annotated[str, AfterValidator(_training_text)]
+EmbargoText = Annotated[str, AfterValidator(_embargo_text)]
+SliceOf = Annotated[str | tuple[str, int], AfterValidator(_slice_of)]
 WindowText = Annotated[str, AfterValidator(_window_text)]
 HistoryText = Annotated[str, AfterValidator(_history_text)]
 BudgetText = Annotated[str, AfterValidator(_budget_text)]
@@ -57,10 +84,14 @@ class Training:
 
     initial: DurationText | None = None
     """How much of the source version 1 learns from, counted from its first row; all of it when left out."""
-    windows: tuple[HistoryText, ...] = ("56d", "168d", "all")
-    """Lengths of history that candidates are fitted on; the holdout chooses. ``all`` is everything known."""
+    windows: Annotated[tuple[TrainingText, ...], Field(min_length=1)] = ("56d", "168d", "all", "all, half-life 112d")
+    """Histories that candidates are fitted on; the holdout chooses. ``all`` is everything known; with ``half-life``
+    older rows weigh less, where the estimator takes weights."""
     holdout: DurationText = "14d"
     """The newest labelled stretch, kept from fitting; candidates and champion are compared on it."""
+    embargo: EmbargoText = "delay"
+    """What is left out between the rows that are fitted on and the holdout. ``delay``: what labels take to come
+    (their median, at most the holdout's length), for a version that was trained then had not known these yet."""
     min_rows: Annotated[int, Field(ge=10)] = 200
     """Fewer labelled rows to fit on than this: the run waits for labels."""
     refit: bool = True
@@ -187,11 +218,26 @@ class Gate:
     """By how much, as a share of the champion's loss, the challenger must be better on the rows themselves."""
     mode: Literal["improve", "non_inferior"] = "non_inferior"
     """What the lower end of the interval must clear: nought, or nought less the margin."""
+    changed: Literal["improve", "non_inferior"] = "improve"
+    """The same for a challenger whose model file or schema is not the champion's: another recipe must prove itself."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
     """Of the two-sided bootstrap interval."""
     resamples: Annotated[int, Field(ge=100, le=10_000)] = 1000
     min_rows: Annotated[int, Field(ge=10)] = 100
     """Labelled holdout rows below which the verdict is `inconclusive`."""
+    min_class: Annotated[int, Field(ge=0)] = 5
+    """Two classes must have so many holdout rows each, else the verdict is `inconclusive`; classification only."""
+    coverage: Share = 0.05
+    """Share of the answered holdout rows whose label must be known, else the verdict is `inconclusive`."""
+    slices: tuple[SliceOf, ...] = ()
+    """Features on whose values the challenger must not be proved worse; ``("temp", 4)``: a number in 4 bins."""
+    slice_rows: Annotated[int, Field(ge=10)] = 50
+    """Slices with fewer rows are told and not judged."""
+    slice_margin: Annotated[float, Field(ge=0)] = 0.1
+    """How much worse a slice may be, as a share of the champion's loss on all rows."""
+    old_margin: Annotated[float, Field(ge=0)] | None = 1.0
+    """On the oldest rows of all, by what share the challenger's loss may lie above the champion's or the best
+    constant's, whichever is higher, unless it is proved better on the new ones; None: this is told and not judged."""
     approval: bool = False
     """Whether a person must approve a challenger that passed."""
 

@@ -1,25 +1,40 @@
-"""Candidates: the same recipe fitted on histories of different length, told apart by the holdout."""
+"""Candidates: the same recipe fitted on histories of different length and weighting, told apart by the holdout."""
 
+import inspect
 import warnings
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from sklearn.pipeline import Pipeline
 
-from service.domain.duration import parse_duration
+from service.domain.duration import format_duration
 from service.domain.errors import TrainingFailed
+from service.domain.history import parse_history
 from service.domain.spec import ModelSpec, Schema
 from service.learning.frames import EVENT_TIME, between, design, labels
 from service.learning.metric import metric_of
 from service.learning.predictor import Predictor, output_mode_of
 from service.learning.resampling import Answers
 
-__all__ = ["Candidate", "Fitted", "answers_of", "choose", "fit", "fit_candidates", "seeded", "start_of"]
+__all__ = [
+    "Candidate",
+    "Fitted",
+    "answers_of",
+    "choose",
+    "fit",
+    "fit_candidates",
+    "seeded",
+    "start_of",
+    "weight_parameter",
+    "weights_of",
+]
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -32,9 +47,13 @@ class Candidate:
     """One row of the run's table of candidates."""
 
     window: str
-    """Length of history, as the training policy names it."""
+    """The history, as the training policy names it."""
     rows: int
     """Rows it was fitted on."""
+    weighting: str = "none"
+    """How older rows lost weight: ``half-life`` with its length, or ``none``."""
+    effective_rows: int | None = None
+    """What these rows count for together where some weigh less: (sum of weights)² / sum of squares."""
     loss: float | None
     """On the holdout; None where it could not be fitted or judged."""
     chosen: bool = False
@@ -56,15 +75,46 @@ class Fitted:
     predictor: Predictor
     answers: Answers
     loss: float
+    half_life: timedelta | None = None
 
 
 def start_of(window: str, end: datetime) -> datetime | None:
     """Return the moment after which rows of `window` lie that ends at `end`; None for all rows."""
-    return None if window == "all" else end - parse_duration(window)
+    return parse_history(window).start(end)
 
 
-def fit(spec: ModelSpec, schema: Schema, rows: pd.DataFrame, *, seed: int) -> tuple[Predictor, tuple[str, ...]]:
+def weight_parameter(estimator: Any) -> str | None:
+    """Return the name under which `estimator.fit` takes a weight for each row; None if it takes none.
+
+    Of a Pipeline the last step takes them: the steps before it see the rows as they are.
+    """
+    if isinstance(estimator, Pipeline):
+        name, last = estimator.steps[-1]
+        inner = None if last is None or isinstance(last, str) else weight_parameter(last)
+        return None if inner is None else f"{name}__{inner}"
+    try:
+        return "sample_weight" if "sample_weight" in inspect.signature(estimator.fit).parameters else None
+    except (TypeError, ValueError):
+        return None
+
+
+def weights_of(rows: pd.DataFrame, half_life: timedelta) -> NDArray[np.float64]:
+    """Return each row's weight: half of it is lost with every `half_life` before the newest row; their mean is 1.
+
+    The mean, because some estimators weigh their regularisation against the sum of the weights.
+    """
+    times = rows[EVENT_TIME]
+    age = (times.max() - times).dt.total_seconds().to_numpy() / half_life.total_seconds()
+    weights = np.exp2(-age)
+    return np.asarray(weights / weights.mean(), dtype=np.float64)
+
+
+def fit(
+    spec: ModelSpec, schema: Schema, rows: pd.DataFrame, *, seed: int, half_life: timedelta | None = None
+) -> tuple[Predictor, tuple[str, ...]]:
     """Return a fresh estimator fitted on `rows`, and the warnings it gave.
+
+    With a `half_life` older rows weigh less, where the estimator takes weights; else all weigh the same.
 
     Raises
     ------
@@ -76,10 +126,12 @@ def fit(spec: ModelSpec, schema: Schema, rows: pd.DataFrame, *, seed: int) -> tu
     if schema.task == "classification" and len(pd.unique(y)) < 2:
         msg = f"the {len(rows)} rows hold one class only"
         raise TrainingFailed(msg, reason="one_class")
+    name = None if half_life is None else weight_parameter(estimator)
+    weights = {} if half_life is None or name is None else {name: weights_of(rows, half_life)}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            estimator.fit(X, y)
+            estimator.fit(X, y, **weights)
         except (MemoryError, BrokenProcessPool):
             raise  # memory ran out, here or in a process of the estimator's: another try may find the room
         except Exception as error:
@@ -123,28 +175,61 @@ def fit_candidates(
     table: list[Candidate] = []
     end = past[EVENT_TIME].iloc[-1].to_pydatetime()
     windows = spec.training.windows
+    takes_weights = weight_parameter(spec.build()) is not None
     for position, window in enumerate(windows):
         progress("training", position, len(windows), f"fitting on {window}")
-        rows = between(past, after=start_of(window, end), until=None)
-        twin = next((other for other in fitted if len(other.rows) == len(rows)), None)
+        history = parse_history(window)
+        rows = between(past, after=history.start(end), until=None)
+        half_life = history.half_life if takes_weights else None
+        line = _line(window, rows, half_life)
+        unweighted = "the estimator takes no weights: " if history.half_life != half_life else ""
+        line = replace(line, note=f"{unweighted}fitted without" if unweighted else "")
+        twin = _twin(fitted, rows, half_life)
         if twin is not None:
-            table.append(Candidate(window=window, rows=len(rows), loss=None, note=f"the same rows as {twin.window}"))
-            continue
-        if len(rows) < spec.training.min_rows:
-            words = f"fewer than {spec.training.min_rows} rows"
-            table.append(Candidate(window=window, rows=len(rows), loss=None, note=words))
-            continue
-        try:
-            predictor, warned = fit(spec, schema, rows, seed=seed)
-            answers = answers_of(predictor, holdout)
-            metric = metric_of(spec.metric, predictor.schema)
-            loss = metric.loss(labels(schema, holdout), answers.output, answers.probabilities)
-        except (TrainingFailed, ValueError) as error:
-            table.append(Candidate(window=window, rows=len(rows), loss=None, note=str(error).splitlines()[0]))
-            continue
-        fitted.append(Fitted(window=window, rows=rows, predictor=predictor, answers=answers, loss=loss))
-        table.append(Candidate(window=window, rows=len(rows), loss=loss, warnings=warned))
+            line = replace(line, note=f"{unweighted}the same rows as {twin.window}")
+        elif len(rows) < spec.training.min_rows:
+            line = replace(line, note=f"fewer than {spec.training.min_rows} rows")
+        else:
+            line, one = _tried(spec, schema, line, rows, holdout, half_life=half_life, seed=seed)
+            fitted += [] if one is None else [one]
+        table.append(line)
     return fitted, table
+
+
+def _line(window: str, rows: pd.DataFrame, half_life: timedelta | None) -> Candidate:
+    if half_life is None or rows.empty:
+        return Candidate(window=window, rows=len(rows), loss=None)
+    weights = weights_of(rows, half_life)
+    effective = round(float(weights.sum() ** 2 / (weights**2).sum()))
+    words = f"half-life {format_duration(half_life)}"
+    return Candidate(window=window, rows=len(rows), loss=None, weighting=words, effective_rows=effective)
+
+
+def _twin(fitted: list[Fitted], rows: pd.DataFrame, half_life: timedelta | None) -> Fitted | None:
+    """Return what was fitted on the same rows with the same weights already."""
+    return next((other for other in fitted if len(other.rows) == len(rows) and other.half_life == half_life), None)
+
+
+def _tried(
+    spec: ModelSpec,
+    schema: Schema,
+    line: Candidate,
+    rows: pd.DataFrame,
+    holdout: pd.DataFrame,
+    *,
+    half_life: timedelta | None,
+    seed: int,
+) -> tuple[Candidate, Fitted | None]:
+    """Fit and score one candidate; one that can't be is a line with a note, and the others go on."""
+    try:
+        predictor, warned = fit(spec, schema, rows, seed=seed, half_life=half_life)
+        answers = answers_of(predictor, holdout)
+        metric = metric_of(spec.metric, predictor.schema)
+        loss = metric.loss(labels(schema, holdout), answers.output, answers.probabilities)
+    except (TrainingFailed, ValueError) as error:
+        return replace(line, note=str(error).splitlines()[0]), None
+    one = Fitted(window=line.window, half_life=half_life, rows=rows, predictor=predictor, answers=answers, loss=loss)
+    return replace(line, loss=loss, warnings=warned), one
 
 
 def choose(fitted: list[Fitted]) -> Fitted:

@@ -15,9 +15,11 @@ with warnings.catch_warnings():
     )
     from evidently.legacy.core import ColumnType
     from evidently.metrics import ValueDrift
+    from evidently.presets import DataSummaryPreset
 
 __all__ = [
     "ColumnType",
+    "DataSummaryPreset",
     "DataDefinition",
     "Dataset",
     "Report",

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.domain.gate import ERROR, Clause, GateReport, Outcome, judge
+from service.domain.gate import ERROR, Circumstances, Clause, GateReport, Outcome, judge, tightened
 from service.domain.policy import Gate
 from service.learning.metric import Metric
-from service.learning.resampling import Answers, resample
+from service.learning.preconditions import Stretch, looks_at, preconditions, worn
+from service.learning.regime import OldRegime, judge_old_regime
+from service.learning.resampling import Answers, Resampled, resample
+from service.learning.slices import Slice, judge_slices
 
 __all__ = ["Evidence", "Judgement", "RefitEvidence", "judge_challenger", "judge_refit"]
 
@@ -37,13 +40,25 @@ class Evidence:
         Of the present champion, scored now; None when there is none.
     fresh
         Which rows are newer than everything that the champion learned from: only on these can it be compared.
+    times
+        Event times, shape (n_rows,), datetime64[us] in UTC.
+    stretch
+        How these rows were cut out of what is known.
+    slices
+        The declared ones.
+    old
+        Answers to the oldest rows that are known; None where that is no other regime yet.
     """
 
     truth: Array
     challenger: Answers
     trivial: Answers
+    times: Array
+    stretch: Stretch
     champion: Answers | None = None
     fresh: Array | None = None
+    slices: tuple[Slice, ...] = ()
+    old: OldRegime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +72,21 @@ class RefitEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The gate's report and the challenger's own figures on the holdout."""
+    """The gate's report, the challenger's own figures on the holdout, and those that were computed on the way."""
 
     report: GateReport
     metrics: dict[str, Any]
+    figures: dict[str, Any]
 
 
 def judge_challenger(
-    policy: Gate, metric: Metric, evidence: Callable[[], Evidence], *, unopposed: bool, seed: int
+    policy: Gate,
+    metric: Metric,
+    evidence: Callable[[], Evidence],
+    *,
+    unopposed: bool,
+    seed: int,
+    circumstances: Circumstances,
 ) -> Judgement:
     """Return the gate's judgement; whatever is raised on the way is a failed clause, never a promotion.
 
@@ -80,11 +102,14 @@ def judge_challenger(
         Whether there is no champion yet.
     seed
         Of the bootstrap.
+    circumstances
+        What the rows do not show.
     """
     try:
-        return _judgement(policy, metric, evidence(), unopposed=unopposed, seed=seed)
+        return _judgement(policy, metric, evidence(), circumstances, unopposed=unopposed, seed=seed)
     except Exception as error:  # noqa: BLE001  invariant 7: any error in the gate means no promotion
-        return Judgement(report=judge((_error(error),), unopposed=unopposed), metrics=_unknown(metric, 0))
+        report = judge((_error(error),), unopposed=unopposed)
+        return Judgement(report=report, metrics=_unknown(metric, 0), figures={})
 
 
 def judge_refit(
@@ -137,37 +162,109 @@ def _unknown(metric: Metric, n: int) -> dict[str, Any]:
     return {"metric": metric.name, "value": None, "loss": None, "n": n, "ci": [None, None]}
 
 
-def _judgement(policy: Gate, metric: Metric, evidence: Evidence, *, unopposed: bool, seed: int) -> Judgement:
+def _judgement(
+    policy: Gate, metric: Metric, evidence: Evidence, circumstances: Circumstances, *, unopposed: bool, seed: int
+) -> Judgement:
     n = len(evidence.truth)
-    sane = _sane((evidence.challenger,), n)
-    enough = _enough(policy, n)
-    if sane.outcome is not Outcome.PASS or n == 0:
-        report = judge((enough, sane), unopposed=unopposed)
-        return Judgement(report=report, metrics=_unknown(metric, n))
+    is_classification = evidence.truth.dtype.kind != "f"
+    clauses = [
+        *preconditions(policy, evidence.truth, evidence.stretch, circumstances, is_classification=is_classification),
+        _sane((evidence.challenger,), n),
+    ]
+    if clauses[-1].outcome is not Outcome.PASS or n == 0:
+        return Judgement(report=judge(tuple(clauses), unopposed=unopposed), metrics=_unknown(metric, n), figures={})
     drawn = resample(metric, evidence.truth, (evidence.challenger,), resamples=policy.resamples, seed=seed)
     loss = drawn.losses[0]
-    low, high = drawn.interval(policy.confidence, of=drawn.draws[0])
-    value = metric.as_value(loss)
-    ends = sorted((metric.as_value(low), metric.as_value(high)))
-    clauses = [enough, sane, _beats_trivial(metric, evidence, loss)]
+    value, ends = metric.as_value(loss), _ends(metric, drawn, policy.confidence)
+    clauses += [worn(policy, evidence.times, circumstances), _beats_trivial(metric, evidence, loss)]
     if policy.floor is not None:
-        clauses.append(_above_floor(policy, metric, value, ends, n))
+        looks = looks_at(evidence.times, circumstances)
+        surely = _ends(metric, drawn, tightened(policy.confidence, looks, resamples=policy.resamples))
+        clauses.append(_above_floor(policy, metric, value, surely, n))
+    figures: dict[str, Any] = {}
     if not unopposed:
-        clauses.append(_paired(policy, metric, evidence, seed=seed))
+        opposed, figures = _opposed(policy, metric, evidence, circumstances, seed=seed)
+        clauses += opposed
     metrics = {"metric": metric.name, "value": value, "loss": loss, "n": n, "ci": ends, "block": drawn.block}
-    return Judgement(report=judge(tuple(clauses), unopposed=unopposed), metrics=metrics)
+    return Judgement(report=judge(tuple(clauses), unopposed=unopposed), metrics=metrics, figures=figures)
 
 
-def _enough(policy: Gate, n: int) -> Clause:
-    outcome = Outcome.PASS if n >= policy.min_rows else Outcome.INCONCLUSIVE
-    return Clause(
-        name="rows",
-        value=float(n),
-        threshold=float(policy.min_rows),
-        n=n,
-        outcome=outcome,
-        reason=f"{n} labelled rows in the holdout; {policy.min_rows} are needed",
+def _ends(metric: Metric, drawn: Resampled, confidence: float) -> list[float]:
+    """Return the ends of the interval of the metric's own value, the lower first."""
+    low, high = drawn.interval(confidence, of=drawn.draws[0])
+    return sorted((metric.as_value(low), metric.as_value(high)))
+
+
+def _opposed(
+    policy: Gate, metric: Metric, evidence: Evidence, circumstances: Circumstances, *, seed: int
+) -> tuple[list[Clause], dict[str, Any]]:
+    """Return the clauses that compare with the champion, and their figures."""
+    if evidence.champion is None or evidence.fresh is None:
+        msg = "the champion's answers are missing"
+        raise ValueError(msg)
+    fresh = np.flatnonzero(evidence.fresh)
+    if len(fresh) < policy.min_rows:
+        few = Clause(
+            name="paired",
+            value=None,
+            threshold=None,
+            n=len(fresh),
+            outcome=Outcome.INCONCLUSIVE,
+            reason=f"{len(fresh)} rows are newer than what the champion learned; {policy.min_rows} are needed",
+        )
+        return [few], {}
+    truth, champion = evidence.truth[fresh], _at(evidence.champion, fresh)
+    challenger = _at(evidence.challenger, fresh)
+    looks = looks_at(evidence.times[fresh], circumstances)
+    drawn = resample(metric, truth, (champion, challenger), resamples=policy.resamples, seed=seed)
+    paired, figures = _paired(policy, metric, drawn, looks=looks, n=len(fresh), changed=circumstances.recipe_changed)
+    clauses = [paired]
+    found: dict[str, Any] = {"paired": figures}
+    if policy.slices:
+        among = [_among(one, evidence.fresh) for one in evidence.slices]
+        sliced, lines = judge_slices(
+            policy, metric, truth=truth, champion=champion, challenger=challenger, slices=among, seed=seed
+        )
+        clauses.append(sliced)
+        found["slices"] = lines
+    old, forgotten = judge_old_regime(
+        policy, metric, evidence.old, is_proved_better=figures["gain_ci"][0] > 0, seed=seed
     )
+    return [*clauses, old], found | {"old_regime": forgotten}
+
+
+def _paired(
+    policy: Gate, metric: Metric, drawn: Resampled, *, looks: float, n: int, changed: bool
+) -> tuple[Clause, dict[str, Any]]:
+    """Challenger and champion on the same rows, none of which either of them has learned."""
+    champion, challenger = drawn.losses
+    gain = champion - challenger
+    confidence = tightened(policy.confidence, looks, resamples=policy.resamples)
+    low, high = drawn.interval(confidence, of=drawn.draws[0] - drawn.draws[1])
+    mode = policy.changed if changed else policy.mode
+    limit = 0.0 if mode == "improve" else 0.0 - policy.margin * champion
+    least = policy.min_gain * champion
+    if low > limit and gain >= least:
+        outcome = Outcome.PASS
+    elif gain < 0 or high <= 0:
+        outcome = Outcome.FAIL
+    else:
+        outcome = Outcome.INCONCLUSIVE
+    words = {
+        Outcome.PASS: "good enough",
+        Outcome.FAIL: "worse",
+        Outcome.INCONCLUSIVE: "not proved to be good enough",
+    }
+    reason = (
+        f"loss {challenger:.4g} against the champion's {champion:.4g} on the same {n} rows: gain {gain:.4g} "
+        f"(needed {least:.4g}), {confidence:.1%} interval [{low:.4g}, {high:.4g}] in blocks of {drawn.block} "
+        f"(must lie above {limit:.4g}{', for the recipe was changed' if changed else ''}): {words[outcome]}"
+    )
+    figures = {
+        "n": n, "champion": metric.as_value(champion), "challenger": metric.as_value(challenger), "gain": gain,
+        "gain_ci": [low, high], "confidence": confidence, "block": drawn.block, "mode": mode, "changed": changed,
+    }  # fmt: skip
+    return Clause(name="paired", value=low, threshold=limit, n=n, outcome=outcome, reason=reason), figures
 
 
 def _sane(answers: tuple[Answers, ...], n: int, *, name: str = "sanity") -> Clause:
@@ -217,46 +314,10 @@ def _above_floor(policy: Gate, metric: Metric, value: float, ends: list[float], 
     return Clause(name="floor", value=worst, threshold=floor, n=n, outcome=outcome, reason=words[outcome])
 
 
-def _paired(policy: Gate, metric: Metric, evidence: Evidence, *, seed: int) -> Clause:
-    """Challenger and champion on the same rows, none of which either of them has learned."""
-    if evidence.champion is None or evidence.fresh is None:
-        msg = "the champion's answers are missing"
-        raise ValueError(msg)
-    fresh = np.flatnonzero(evidence.fresh)
-    if len(fresh) < policy.min_rows:
-        return Clause(
-            name="paired",
-            value=None,
-            threshold=None,
-            n=len(fresh),
-            outcome=Outcome.INCONCLUSIVE,
-            reason=f"{len(fresh)} rows are newer than what the champion learned; {policy.min_rows} are needed",
-        )
-    pair = (_at(evidence.champion, fresh), _at(evidence.challenger, fresh))
-    drawn = resample(metric, evidence.truth[fresh], pair, resamples=policy.resamples, seed=seed)
-    champion, challenger = drawn.losses
-    gain = champion - challenger
-    low, high = drawn.interval(policy.confidence, of=drawn.draws[0] - drawn.draws[1])
-    limit = 0.0 if policy.mode == "improve" else 0.0 - policy.margin * champion
-    least = policy.min_gain * champion
-    if low > limit and gain >= least:
-        outcome = Outcome.PASS
-    elif gain < 0 or high <= 0:
-        outcome = Outcome.FAIL
-    else:
-        outcome = Outcome.INCONCLUSIVE
-    words = {
-        Outcome.PASS: "good enough",
-        Outcome.FAIL: "worse",
-        Outcome.INCONCLUSIVE: "not proved to be good enough",
-    }
-    reason = (
-        f"loss {challenger:.4g} against the champion's {champion:.4g} on the same {len(fresh)} rows: gain {gain:.4g} "
-        f"(needed {least:.4g}), {policy.confidence:.0%} interval [{low:.4g}, {high:.4g}] in blocks of {drawn.block} "
-        f"(must lie above {limit:.4g}): "
-        f"{words[outcome]}"
-    )
-    return Clause(name="paired", value=low, threshold=limit, n=len(fresh), outcome=outcome, reason=reason)
+def _among(one: Slice, fresh: Array) -> Slice:
+    """Return the slice as places among the fresh rows alone."""
+    place = np.cumsum(fresh) - 1
+    return Slice(name=one.name, rows=place[one.rows[fresh[one.rows]]])
 
 
 def _at(answers: Answers, rows: Array) -> Answers:

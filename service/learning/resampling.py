@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.learning.metric import Metric
 
-__all__ = ["Answers", "Resampled", "block_length", "resample"]
+__all__ = ["Answers", "Resampled", "block_length", "resample", "resampled_means", "row_losses"]
 
 Array = NDArray[Any]
 
@@ -125,6 +125,25 @@ def resample(metric: Metric, truth: Array, versions: tuple[Answers, ...], *, res
     return Resampled(losses=losses, draws=draws, block=block)
 
 
+def resampled_means(series: Array, block: int, *, resamples: int, seed: int) -> Array:
+    """Return the mean of `series` on each of so many resamples of its blocks, shape (resamples,)."""
+    n = len(series)
+    starts = np.random.default_rng(seed).integers(0, n, (resamples, math.ceil(n / block)))
+    return _means(np.asarray(series, dtype=np.float64), starts, block)
+
+
+def row_losses(metric: Metric, truth: Array, answers: Answers) -> tuple[Array, str]:
+    """Return each row's loss, and in a word which loss it is.
+
+    Where the metric is no mean over rows, as an area under a curve is not, that is what every row has: whether it is
+    wrong, or by how much.
+    """
+    rows = metric.row_losses(truth, answers.output, answers.probabilities)
+    if rows is not None:
+        return rows, metric.name
+    return _closeness(truth, answers.output), "distance" if truth.dtype.kind == "f" else "share of wrong answers"
+
+
 def _series(truth: Array, versions: tuple[Answers, ...], rows: list[Array | None]) -> Array:
     per_row = [
         row if row is not None else _closeness(truth, answer.output) for row, answer in zip(rows, versions, strict=True)
@@ -137,10 +156,15 @@ def _closeness(truth: Array, output: Array) -> Array:
     return apart
 
 
-def _fast(metric: Metric, row_losses: Array, starts: Array, block: int) -> Array:
-    """Return each resample's loss from running sums: no row is gathered."""
-    around = np.concatenate([[0.0], np.cumsum(np.concatenate([row_losses, row_losses[: block - 1]]))])
+def _means(series: Array, starts: Array, block: int) -> Array:
+    around = np.concatenate([[0.0], np.cumsum(np.concatenate([series, series[: block - 1]]))])
     means: Array = (around[starts + block] - around[starts]).sum(axis=1) / (starts.shape[1] * block)
+    return means
+
+
+def _fast(metric: Metric, losses: Array, starts: Array, block: int) -> Array:
+    """Return each resample's loss from running sums: no row is gathered."""
+    means = _means(losses, starts, block)
     if metric.loss_of_mean(4.0) == 4.0:
         return means
     return np.array([metric.loss_of_mean(max(float(mean), 0.0)) for mean in means])

@@ -61,6 +61,7 @@ def infer(spec: ModelSpec, source: pd.DataFrame) -> Schema:
             raise _missing("features", feature.name, spec, source)
         if _check_column(feature, source[feature.name]):
             integers.append(feature.name)
+    _check_slices(spec, features)
     label = _label_kind(spec, source[spec.target])
     has_text = any(f.kind == "categorical" and f.name not in integers for f in features)
     if has_text and spec.input == "array":
@@ -79,6 +80,18 @@ def infer(spec: ModelSpec, source: pd.DataFrame) -> Schema:
     )
     check_metric(spec.metric, _with_classes(schema, source[spec.target]), spec.task)
     return schema
+
+
+def _check_slices(spec: ModelSpec, features: tuple[Feature, ...]) -> None:
+    kinds = {feature.name: feature.kind for feature in features}
+    for one in spec.gate.slices:
+        name, bins = (one, None) if isinstance(one, str) else one
+        if name not in kinds:
+            what = f"the slice {name!r} is no feature of the model"
+            raise _invalid("gate.slices", what, f"name one of {', '.join(kinds)}")
+        if bins is not None and kinds[name] != "numeric":
+            what = f"the slice {name!r} is {kinds[name]}, and only numbers are cut into bins"
+            raise _invalid("gate.slices", what, f"write {name!r} alone")
 
 
 def check_estimator(spec: ModelSpec) -> Any:

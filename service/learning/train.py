@@ -1,5 +1,6 @@
 """Training: candidates, the choice between them, the gate, the refit. It makes challengers, never champions."""
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,16 +11,21 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from service.domain.duration import format_duration, parse_duration, parse_window
 from service.domain.errors import TrainingFailed
-from service.domain.gate import GateReport, Outcome
+from service.domain.gate import Circumstances, GateReport, Outcome
 from service.domain.spec import ModelSpec, Schema
 from service.learning.baseline import baseline
 from service.learning.candidates import Candidate, Fitted, Progress, answers_of, choose, fit, fit_candidates, start_of
+from service.learning.card import portrait
 from service.learning.frames import EVENT_TIME, LABEL, between, labels, require
 from service.learning.gate import Evidence, RefitEvidence, judge_challenger, judge_refit
 from service.learning.lineage import parameters
+from service.learning.ripeness import Maturity, coverage, embargo_of, maturity_of
 from service.learning.metric import Metric, metric_of
+from service.learning.preconditions import Stretch
 from service.learning.predictor import Predictor
+from service.learning.regime import OldRegime
 from service.learning.resampling import Answers
+from service.learning.slices import slices_of
 
 __all__ = ["Challenge", "challenge"]
 
@@ -50,7 +56,9 @@ class Challenge:
     holdout_after, holdout_until
         The stretch on which it was judged, in the same form.
     window
-        The chosen length of history.
+        The chosen history.
+    figures
+        What else was computed on the way, as JSON: the comparison, slices, the old regime, calibration.
     """
 
     predictor: Predictor
@@ -65,11 +73,15 @@ class Challenge:
     fit_rows: int
     parameters: dict[str, Any]
     seed: int
+    figures: dict[str, Any]
 
     @property
     def learned_until(self) -> datetime:
         """Newest event time that the challenger learned from."""
         return self.reference_until
+
+
+_ALONE = Circumstances()
 
 
 def _silent(step: str, done: int, of: int, words: str) -> None:
@@ -85,6 +97,8 @@ def challenge(
     until: datetime,
     seed: int,
     progress: Progress = _silent,
+    arrivals: pd.DataFrame | None = None,
+    circumstances: Circumstances = _ALONE,
 ) -> Challenge:
     """Return a challenger, judged.
 
@@ -102,6 +116,11 @@ def challenge(
         Of fits and bootstrap.
     progress
         Is told ``(step, done, of, words)``.
+    arrivals
+        When the labels of the newest answered rows came; see `service.learning.ripeness.maturity_of`. Left out: all
+        labels count as complete, and nothing lies between what is fitted on and the holdout.
+    circumstances
+        What the gate is told beside the rows.
 
     Raises
     ------
@@ -110,10 +129,12 @@ def challenge(
         with what went wrong.
     """
     require(schema, rows)
-    known = between(rows[rows[LABEL].notna()], after=None, until=until)
+    maturity = maturity_of(arrivals)
+    ends = until if maturity.until is None else min(until, maturity.until)
+    known = between(rows[rows[LABEL].notna()], after=None, until=ends)
     known = known.sort_values(EVENT_TIME, kind="stable", ignore_index=True)
-    past, holdout, after, end = _split(spec, known)
-    fitted, table = fit_candidates(spec, schema, past, holdout, seed=seed, progress=progress)
+    cut = _split(spec, known, maturity, arrivals)
+    fitted, table = fit_candidates(spec, schema, cut.past, cut.holdout, seed=seed, progress=progress)
     if not fitted:
         notes = "; ".join(f"{row.window}: {row.note}" for row in table)
         msg = f"no candidate could be fitted ({notes})"
@@ -122,69 +143,125 @@ def challenge(
     table = [replace(row, chosen=row.window == chosen.window) for row in table]
     progress("evaluating", 0, 1, "challenger and champion answer the same rows")
     metric = metric_of(spec.metric, chosen.predictor.schema)
+    seen: list[Evidence] = []
+
+    def evidence() -> Evidence:
+        seen.append(_evidence(spec, metric, chosen, cut, champion=champion))
+        return seen[0]
+
     judgement = judge_challenger(
         spec.gate,
         metric,
-        lambda: _evidence(metric, chosen, holdout, champion=champion),
+        evidence,
         unopposed=champion is None,
         seed=seed,
+        circumstances=circumstances,
     )
     report, promoted, learned = judgement.report, chosen.predictor, chosen.rows
     if spec.training.refit and report.outcome is Outcome.PASS:
         progress("training", len(table), len(table), f"fitting again on {chosen.window} with the holdout")
-        with_holdout = between(known, after=start_of(chosen.window, end), until=None)
-        refitted, _ = fit(spec, schema, with_holdout, seed=seed)
-        report, agrees = judge_refit(
-            report, lambda: _refit_evidence(chosen, past, refitted), unopposed=champion is None
-        )
-        if agrees:
-            promoted, learned = refitted, with_holdout
+        report, promoted, learned = _refitted(spec, schema, chosen, cut, known, report, seed=seed)
     return Challenge(
         predictor=promoted,
         candidates=tuple(table),
         gate=report,
-        metrics=judgement.metrics | {"baseline": _baseline(spec, metric, chosen, holdout)},
-        reference_after=start_of(chosen.window, promoted.learned_until or end),
-        reference_until=promoted.learned_until or end,
-        holdout_after=after,
-        holdout_until=end,
+        metrics=judgement.metrics | {"baseline": _baseline(spec, metric, chosen, cut.holdout)},
+        reference_after=start_of(chosen.window, promoted.learned_until or cut.stretch.until),
+        reference_until=promoted.learned_until or cut.stretch.until,
+        holdout_after=cut.stretch.after,
+        holdout_until=cut.stretch.until,
         window=chosen.window,
         fit_rows=len(learned),
         parameters=parameters(promoted.estimator),
         seed=seed,
+        figures=_finite(judgement.figures | (portrait(chosen.predictor.schema, seen[0]) if seen else {})),
     )
 
 
-def _split(spec: ModelSpec, known: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, datetime, datetime]:
-    """Return the rows to fit on and the newest stretch, which is judged on, with that stretch's ends."""
+@dataclass(frozen=True, kw_only=True)
+class _Cut:
+    """What is known, cut in two."""
+
+    past: pd.DataFrame
+    """To fit on."""
+    holdout: pd.DataFrame
+    """To judge on: strictly later, and seen by no candidate."""
+    oldest: pd.DataFrame
+    """The old regime; empty where what is known does not reach back far enough to have one."""
+    stretch: Stretch
+
+
+def _split(spec: ModelSpec, known: pd.DataFrame, maturity: Maturity, arrivals: pd.DataFrame | None) -> _Cut:
     if known.empty:
         msg = "there is no labelled row to learn from"
         raise TrainingFailed(msg, reason="too_few_labels", rows=0)
-    end = known[EVENT_TIME].iloc[-1].to_pydatetime()
-    length = parse_duration(spec.training.holdout)
+    first, end = known[EVENT_TIME].iloc[0].to_pydatetime(), known[EVENT_TIME].iloc[-1].to_pydatetime()
+    length, embargo = parse_duration(spec.training.holdout), embargo_of(spec.training, maturity)
     after = end - length
-    past, holdout = between(known, after=None, until=after), between(known, after=after, until=None)
+    past = between(known, after=None, until=after - embargo)
     if len(past) < spec.training.min_rows:
+        gap = f" and the {format_duration(embargo)} that labels take" if embargo else ""
         msg = (
-            f"{len(past)} labelled rows lie before the holdout of {format_duration(length)}; "
+            f"{len(past)} labelled rows lie before the holdout of {format_duration(length)}{gap}; "
             f"{spec.training.min_rows} are needed to learn from"
         )
         raise TrainingFailed(msg, reason="too_few_labels", rows=len(past))
-    return past, holdout, after, end
+    answered, labelled = coverage(arrivals, after=after, until=end)
+    # Another regime is at least as far away from the holdout as the holdout is long.
+    is_old = first + length <= after - embargo - length
+    return _Cut(
+        past=past,
+        holdout=between(known, after=after, until=None),
+        oldest=between(known, after=None, until=first + length) if is_old else known.iloc[:0],
+        stretch=Stretch(
+            after=after,
+            until=end,
+            learned_until=past[EVENT_TIME].iloc[-1].to_pydatetime(),
+            embargo=embargo,
+            maturity=maturity,
+            answered=answered,
+            labelled=labelled,
+        ),
+    )
 
 
-def _evidence(metric: Metric, chosen: Fitted, holdout: pd.DataFrame, *, champion: Predictor | None) -> Evidence:
-    schema, truth = chosen.predictor.schema, labels(chosen.predictor.schema, holdout)
-    trivial = _constant(metric, schema, labels(schema, chosen.rows), len(holdout))
-    if champion is None:
-        return Evidence(truth=truth, challenger=chosen.answers, trivial=trivial)
-    learned = champion.learned_until
-    return Evidence(
-        truth=truth,
+def _refitted(
+    spec: ModelSpec,
+    schema: Schema,
+    chosen: Fitted,
+    cut: _Cut,
+    known: pd.DataFrame,
+    report: GateReport,
+    *,
+    seed: int,
+) -> tuple[GateReport, Predictor, pd.DataFrame]:
+    """Return what is to be promoted: the chosen recipe fitted with the holdout, if that still is the same model."""
+    with_holdout = between(known, after=start_of(chosen.window, cut.stretch.until), until=None)
+    refitted, _ = fit(spec, schema, with_holdout, seed=seed, half_life=chosen.half_life)
+    report, agrees = judge_refit(
+        report, lambda: _refit_evidence(chosen, cut.past, refitted), unopposed=report.unopposed
+    )
+    return (report, refitted, with_holdout) if agrees else (report, chosen.predictor, chosen.rows)
+
+
+def _evidence(spec: ModelSpec, metric: Metric, chosen: Fitted, cut: _Cut, *, champion: Predictor | None) -> Evidence:
+    schema, holdout = chosen.predictor.schema, cut.holdout
+    evidence = Evidence(
+        truth=labels(schema, holdout),
         challenger=chosen.answers,
-        trivial=trivial,
+        trivial=_constant(metric, schema, labels(schema, chosen.rows), len(holdout)),
+        times=holdout[EVENT_TIME].to_numpy(dtype="datetime64[us]"),
+        stretch=cut.stretch,
+    )
+    if champion is None:
+        return evidence
+    learned = champion.learned_until
+    return replace(
+        evidence,
         champion=_aligned(answers_of(champion, holdout), champion.schema, schema),
         fresh=np.ones(len(holdout), dtype=bool) if learned is None else (holdout[EVENT_TIME] > learned).to_numpy(),
+        slices=slices_of(spec.gate, schema, holdout),
+        old=_old_regime(spec, metric, chosen, cut.oldest, champion=champion),
     )
 
 
@@ -199,6 +276,32 @@ def _baseline(spec: ModelSpec, metric: Metric, chosen: Fitted, holdout: pd.DataF
         )
     except Exception:  # noqa: BLE001  it helps later checks; a run that is good in all else must not fail of it
         return None
+
+
+def _old_regime(
+    spec: ModelSpec, metric: Metric, chosen: Fitted, oldest: pd.DataFrame, *, champion: Predictor
+) -> OldRegime | None:
+    if len(oldest) < spec.gate.min_rows:
+        return None
+    schema, truth = chosen.predictor.schema, labels(chosen.predictor.schema, oldest)
+    return OldRegime(
+        after=oldest[EVENT_TIME].iloc[0].to_pydatetime(),
+        until=oldest[EVENT_TIME].iloc[-1].to_pydatetime(),
+        truth=truth,
+        champion=_aligned(answers_of(champion, oldest), champion.schema, schema),
+        challenger=answers_of(chosen.predictor, oldest),
+        trivial=_constant(metric, schema, truth, len(oldest)),
+        learned=bool(chosen.rows[EVENT_TIME].iloc[0] <= oldest[EVENT_TIME].iloc[-1]),
+    )
+
+
+def _finite(value: Any) -> Any:
+    """Return figures as a database takes them: what is no number there is none."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _refit_evidence(chosen: Fitted, past: pd.DataFrame, refitted: Predictor) -> RefitEvidence:
@@ -218,8 +321,9 @@ def _constant(metric: Metric, schema: Schema, learned: Any, n: int) -> Answers:
         dummy: Any = DummyRegressor(strategy="median" if metric.wants_median else "mean").fit(nothing, learned)
         return Answers(output=np.asarray(dummy.predict(np.zeros((n, 1))), dtype=np.float64))
     dummy = DummyClassifier(strategy="prior").fit(nothing, learned)
-    output = dummy.predict(np.zeros((n, 1)))
-    return Answers(output=output, probabilities=dummy.predict_proba(np.zeros((n, 1))))
+    prior = dict(zip(dummy.classes_.tolist(), dummy.class_prior_.tolist(), strict=True))
+    probabilities = np.tile([prior.get(label, 0.0) for label in schema.classes], (n, 1))
+    return Answers(output=dummy.predict(np.zeros((n, 1))), probabilities=probabilities)
 
 
 def _aligned(answers: Answers, own: Schema, common: Schema) -> Answers:

@@ -9,6 +9,7 @@ __all__ = [
     "audit_head",
     "champions",
     "checks",
+    "holdout_uses",
     "leases",
     "metadata",
     "models",
@@ -202,6 +203,20 @@ run_events = Table(
     Column("reason", Text, nullable=False),
     Column("token", Counter, nullable=True),
     Column("code", String(48), nullable=True),  # slug of what led to it: retries are counted by it
+)
+
+holdout_uses = Table(
+    "holdout_uses",
+    metadata,
+    Column("model", String(63), ForeignKey("models.name"), primary_key=True),
+    Column("run_id", String(36), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("after", Moment, nullable=False),  # event time, exclusive
+    Column("until", Moment, nullable=False),  # event time, inclusive
+    Column("rows", Integer, nullable=False),
+    Column("outcome", String(16), nullable=False),  # pass | fail | inconclusive: what those rows were made to say
+    Column("at", Moment, nullable=False),
+    Index("ix_holdout_uses_model_until", "model", "until"),
 )
 
 checks = Table(

@@ -4,6 +4,7 @@ import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from service.control.replay import changed_policy, dry_run, explained
 from service.domain.probation import ProbationState
 from service.domain.run import RunState, Trigger
 from service.domain.version import VersionState
-from service.storage import champions, checks, models, probations, runs, versions
+from service.storage import champions, checks, holdouts, models, probations, runs, versions
 from tests.looped import WEEK, Loop
 
 SPEC = """
@@ -21,7 +22,7 @@ from service.spec import Drift, Gate, ModelSpec, Retrain, Training
 spec = ModelSpec(
     name="shop", task="classification", target="y", timestamp="at", build=LogisticRegression, metric="accuracy",
     source="data/shop.parquet", drift=Drift(window="7d"), gate=Gate(floor=0.5),
-    training=Training(initial="28d", windows=("7d", "all"), holdout="7d", min_rows=100),
+    training=Training(initial="28d", windows=("7d", "all", "all, half-life 7d"), holdout="7d", min_rows=100),
     retrain=Retrain(min_labels=50, degradation=0.5, cooldown="7d", max_age=None),
 )
 """
@@ -155,6 +156,31 @@ def test_every_recorded_decision_of_the_loop_is_what_today_s_code_decides(loop: 
 def test_the_evidence_is_written_after_the_verdict(loop: Loop) -> None:
     check = loop.until(lambda conn: next((one for one in checks.list_of(conn, "shop") if one.report), None))
     assert "<html" in gzip.decompress((loop.home / "reports" / check.report).read_bytes()).decode().lower()
+
+
+def test_a_real_run_leaves_a_card_a_data_summary_and_the_use_of_its_holdout(loop: Loop) -> None:
+    with loop.database.read() as conn:
+        run = runs.get(conn, versions.get(conn, "shop", 3).run_id or "")
+        uses = holdouts.uses(conn, "shop")
+    assert run.candidates is not None
+    assert [one["window"] for one in run.candidates] == ["7d", "all", "all, half-life 7d"]
+    weighted = next(one for one in run.candidates if "half-life" in one["window"])
+    assert weighted["effective_rows"] < weighted["rows"]
+    assert run.id in {use.run for use in uses}
+    clauses = {clause["name"]: clause for clause in (run.gate or {})["clauses"]}
+    assert clauses["embargo"]["threshold"] == 3600.0  # labels come an hour late in this world
+    assert clauses["coverage"]["value"] > 0.9
+    assert clauses["uses"]["value"] >= 1.0
+    with loop.api() as client:
+        card = client.get("/v1/models/shop/versions/3/card")
+        address = f"/v1/runs/{run.id}/data-summary"
+        loop.until(lambda _: client.get(address).status_code == httpx.codes.OK)
+        summary = client.get(address)
+    for heading in ("Holdout", "Champion and challenger", "Gate", "Candidates", "Calibration", "What serves", "Data"):
+        assert f"<h2>{heading}</h2>" in card.text
+    assert "answers now" in card.text
+    assert run.id in summary.text
+    assert "spread evenly" in summary.text or "all " in summary.text
 
 
 def test_a_controller_that_stops_gives_its_run_back_and_the_next_one_ends_it(loop: Loop) -> None:

@@ -5,12 +5,14 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.dummy import DummyClassifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from service.domain.errors import TrainingFailed
-from service.domain.gate import Outcome
+from service.domain.gate import Circumstances, Outcome, Use
 from service.learning.frames import canonical
 from service.learning.metric import metric_of
 from service.learning.predictor import Predictor
@@ -20,11 +22,27 @@ from service.learning.train import challenge
 from service.spec import Gate, Training
 
 
-def _run(kind: Any, *, champion: Predictor | None = None, **changes: Any) -> Any:
+def _run(
+    kind: Any,
+    *,
+    champion: Predictor | None = None,
+    arrivals: Any = None,
+    circumstances: Circumstances | None = None,
+    **changes: Any,
+) -> Any:
     spec = replace(kind.spec, **changes)
     schema = infer(spec, kind.source)
     rows = canonical(spec, schema, kind.source)
-    return challenge(spec, schema, rows, champion=champion, until=rows["event_time"].iloc[-1].to_pydatetime(), seed=0)
+    return challenge(
+        spec,
+        schema,
+        rows,
+        champion=champion,
+        until=rows["event_time"].iloc[-1].to_pydatetime(),
+        seed=0,
+        arrivals=arrivals,
+        circumstances=circumstances or Circumstances(),
+    )
 
 
 def _clause(challenger: Any, name: str) -> Any:
@@ -36,6 +54,19 @@ class _Broken(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         del X
         msg = "no answer"
         raise RuntimeError(msg)
+
+
+class _Flips(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # as above
+    """Is right, but upside down where the second number is large."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        self.inner_ = LogisticRegression().fit(X, y)
+        self.classes_ = self.inner_.classes_
+        return self
+
+    def predict(self, X: Any) -> Any:
+        right = self.inner_.predict(X)
+        return np.where(np.asarray(X)[:, 1] > 0.4, np.where(right == "UP", "DOWN", "UP"), right)
 
 
 def _weak(kind: Any) -> Predictor:
@@ -153,3 +184,109 @@ def test_fast_sums_equal_gathered_rows(numbers: Any) -> None:
     drawn = resample(metric, truth, (answer,), resamples=100, seed=1)
     assert drawn.draws[0].mean() == pytest.approx(drawn.losses[0], rel=0.05)
     assert drawn.losses[0] == pytest.approx(float(np.abs(truth - answer.output).mean()))
+
+
+def _near(kind: Any) -> Predictor:
+    """Return a champion a little worse than the challenger: the same line, moved; it has learned none of these rows."""
+    first: Predictor = _run(kind, training=replace(kind.spec.training, refit=False)).predictor
+    first.estimator.intercept_ = first.estimator.intercept_ + 0.35
+    return replace(first, learned_until=None)
+
+
+def test_another_recipe_must_prove_its_gain_and_a_refresh_only_that_it_does_no_harm(numbers: Any) -> None:
+    gate = replace(numbers.spec.gate, min_gain=0.0, margin=0.5)
+    same = replace(
+        _run(numbers, training=replace(numbers.spec.training, refit=False)).predictor, learned_until=None
+    )
+    refresh = _run(numbers, champion=same, gate=gate)
+    changed = _run(numbers, champion=same, gate=gate, circumstances=Circumstances(recipe_changed=True))
+    assert _clause(refresh, "paired").outcome is Outcome.PASS
+    assert _clause(changed, "paired").outcome is not Outcome.PASS
+    assert _clause(changed, "paired").threshold == 0.0
+    assert "recipe was changed" in _clause(changed, "paired").reason
+    lenient = replace(gate, changed="non_inferior")
+    allowed = _run(numbers, champion=same, gate=lenient, circumstances=Circumstances(recipe_changed=True))
+    assert _clause(allowed, "paired").outcome is Outcome.PASS
+
+
+def test_rows_that_were_judged_on_before_need_a_clearer_gain(numbers: Any) -> None:
+    champion = _near(numbers)
+    first = _run(numbers, champion=champion)
+    again = tuple(Use(run=str(i), after=first.holdout_after, until=first.holdout_until) for i in range(4))
+    worn = _run(numbers, champion=champion, circumstances=Circumstances(uses=again))
+    assert _clause(worn, "uses").value == pytest.approx(5.0)
+    assert worn.figures["paired"]["confidence"] == pytest.approx(1 - 0.2 / 5)
+    assert _clause(worn, "paired").value < _clause(first, "paired").value
+    assert worn.metrics == first.metrics
+
+
+def test_harm_in_a_declared_slice_keeps_a_better_challenger_out(numbers: Any) -> None:
+    gate = replace(numbers.spec.gate, slices=(("b", 2),), slice_rows=20)
+    harmful = _run(numbers, champion=_weak(numbers), gate=gate, build=_Flips)
+    assert _clause(harmful, "slices").outcome is Outcome.FAIL
+    assert harmful.gate.outcome is Outcome.FAIL
+    assert [line["harmed"] for line in harmful.figures["slices"]] == [False, True]
+    assert harmful.figures["paired"]["gain"] > 0
+    wide = _run(numbers, champion=_weak(numbers), gate=replace(gate, slice_margin=5.0), build=_Flips)
+    assert _clause(wide, "slices").outcome is Outcome.PASS
+
+
+def test_what_labels_take_to_come_lies_between_what_is_fitted_on_and_the_holdout(numbers: Any) -> None:
+    times = canonical(numbers.spec, infer(numbers.spec, numbers.source), numbers.source)[["event_time"]]
+    late = times.assign(observed_at=times["event_time"] + pd.Timedelta(hours=12))
+    plain, waited = _run(numbers), _run(numbers, arrivals=late)
+    assert _clause(plain, "embargo").threshold == 0.0
+    assert _clause(waited, "embargo").threshold == 12 * 3600
+    assert _clause(waited, "embargo").outcome is Outcome.PASS
+    assert waited.candidates[1].rows == plain.candidates[1].rows - 24
+    assert waited.learned_until == plain.learned_until  # the refit learns all the same
+    assert _clause(waited, "coverage").value == 1.0
+
+
+def test_rows_whose_labels_are_still_arriving_are_neither_judged_on_nor_learned_from(numbers: Any) -> None:
+    times = canonical(numbers.spec, infer(numbers.spec, numbers.source), numbers.source)[["event_time"]]
+    seen = (times["event_time"] + pd.Timedelta(hours=1)).where(np.arange(len(times)) % 4 == 0)
+    seen.iloc[:500] = times["event_time"].iloc[:500] + pd.Timedelta(hours=1)
+    challenger = _run(numbers, arrivals=times.assign(observed_at=seen))
+    cut = times["event_time"].iloc[520].to_pydatetime()
+    assert challenger.holdout_until < cut
+    assert challenger.learned_until < cut
+    assert "still arriving" in _clause(challenger, "maturity").reason
+
+
+def test_a_gate_without_errors_has_every_clause_in_its_place(numbers: Any) -> None:
+    challenger = _run(numbers, champion=_weak(numbers), gate=replace(numbers.spec.gate, floor=0.5, slices=("a",)))
+    names = [clause.name for clause in challenger.gate.clauses]
+    assert names == [
+        "rows", "classes", "coverage", "maturity", "embargo", "data", "sanity", "uses", "trivial", "floor", "paired",
+        "slices", "old_regime",
+    ]  # fmt: skip
+
+
+def test_equal_models_on_autocorrelated_rows_are_seldom_said_to_differ(numbers: Any) -> None:
+    schema = replace(infer(numbers.spec, numbers.source), task="regression", label="number")
+    metric = metric_of("neg_mean_squared_error", schema)
+    truth = np.zeros(500)
+    proved = 0
+    for seed in range(80):
+        pair = tuple(Answers(output=_autocorrelated(500, 0.8, place + seed)) for place in (0, 5000))
+        drawn = resample(metric, truth, pair, resamples=300, seed=seed)
+        proved += drawn.interval(0.8, of=drawn.draws[0] - drawn.draws[1])[0] > 0
+    assert proved <= 16  # a tenth of 80 is 8; rows drawn one by one say so of about 22
+
+
+def test_for_numbers_the_gain_is_a_difference_of_losses_on_the_same_rows(numbers: Any) -> None:
+    source = numbers.source.assign(y=numbers.source["a"] * 3 + np.random.default_rng(1).normal(size=len(numbers.source)))
+    build = lambda: LinearRegression()  # noqa: E731, PLW0108
+    spec = replace(numbers.spec, task="regression", metric="neg_mean_absolute_error", build=build)
+    kind = replace(numbers, spec=spec, source=source)
+    first: Predictor = _run(kind).predictor
+    mean = DummyRegressor().fit([[0.0, 0.0]], [0.0])
+    challenger = _run(kind, champion=replace(first, estimator=mean, learned_until=None))
+    found = challenger.figures["paired"]
+    assert challenger.gate.outcome is Outcome.PASS
+    assert found["gain"] == pytest.approx(found["champion"] - found["challenger"])
+    assert found["gain_ci"][0] < found["gain"] < found["gain_ci"][1]
+    worse = replace(_run(kind).predictor, learned_until=None)
+    rejected = _run(kind, champion=worse, build=lambda: DummyRegressor())  # noqa: PLW0108
+    assert _clause(rejected, "paired").outcome is Outcome.FAIL
