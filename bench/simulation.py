@@ -69,7 +69,7 @@ class Stream:
 
     @staticmethod
     def of(spec: ModelSpec, source: pd.DataFrame, *, delay: str, weeks: int | None) -> "Stream":
-        """Return the stream of a model's source; `weeks` cuts it off after so many."""
+        """Return the stream of a model's source; `weeks` cuts it off after so many. A delay of ``0`` is none."""
         schema = infer(spec, source)
         rows = canonical(spec, schema, source)
         start = rows[EVENT_TIME].iloc[0].to_pydatetime() + parse_duration(spec.training.initial or "56d")
@@ -80,7 +80,7 @@ class Stream:
             schema=schema,
             rows=rows,
             start=start,
-            delay=parse_duration(delay),
+            delay=timedelta(0) if delay == "0" else parse_duration(delay),
             metric=metric_of(spec.metric, schema),
         )
 
