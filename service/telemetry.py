@@ -77,6 +77,17 @@ STATES = {
         ),
         StateMetric("retrue_drift_statistic", "Of the latest check.", ("model", "feature", "role")),
         StateMetric("retrue_drift_threshold", "Of the latest check.", ("model", "feature", "role")),
+        StateMetric("retrue_drift_family_statistic", "The latest check's largest score of all columns.", ("model",)),
+        StateMetric("retrue_drift_family_threshold", "At or above it the window has drifted.", ("model",)),
+        StateMetric("retrue_drift_calibrated", "1 if the champion's drift test is calibrated.", ("model",)),
+        StateMetric(
+            "retrue_drift_expected_alarms_90d",
+            "Confirmed alarms to be expected in 90 days of clean data, by the champion's calibration.",
+            ("model",),
+        ),
+        StateMetric(
+            "retrue_drift_realised_alarms_90d", "Confirmed alarms in the newest 90 days of event time.", ("model",)
+        ),
         StateMetric("retrue_check_verdict", "1 for the latest check's verdict.", ("model", "verdict")),
         StateMetric("retrue_check_rows", "Rows in the latest check's window.", ("model",)),
         StateMetric("retrue_check_findings", "Broken expectations in the latest check.", ("model",)),
@@ -237,6 +248,10 @@ class Telemetry:
         self.check_seconds = Histogram(
             "retrue_check_seconds", "Duration of a check.", ("model",), buckets=SLOW, registry=r
         )
+        self.drift_alarms = Counter(
+            "retrue_drift_alarms", "Drift alarms that were confirmed by so many windows in a row.", ("model",),
+            registry=r,
+        )  # fmt: skip
         self.decisions = Counter("retrue_decisions", "What checks led to.", ("model", "code"), registry=r)
         self.runs = Counter("retrue_runs_finished", "Runs by outcome.", ("model", "trigger", "outcome"), registry=r)
         self.compilations = Counter(

@@ -14,7 +14,7 @@ from typing_extensions import override
 from service.domain.check import Verdict
 from service.domain.gate import Outcome
 from service.domain.run import ACTIVE, RunState
-from service.storage import champions, checks, models, probations, replicas, versions
+from service.storage import alarms, champions, checks, models, probations, replicas, versions
 from service.storage.champions import Champion
 from service.storage.checks import Check
 from service.storage.database import Database
@@ -78,6 +78,9 @@ def samples(conn: Connection) -> Iterator[Sample]:
         check = checks.latest_done(conn, row.name)
         if check is not None:
             yield from _of_check(check)
+            if check.window_until is not None:
+                count = len(alarms.realised(conn, row.name, until=check.window_until))
+                yield "drift_realised_alarms_90d", (row.name,), float(count)
         if row.name in current:
             yield from _of_champion(conn, current[row.name], check)
         yield from _of_gate(conn, row.name)
@@ -119,6 +122,13 @@ def _of_check(check: Check) -> Iterator[Sample]:
         yield "drift_threshold", labels, float(column["threshold"])
         if column.get("statistic") is not None:
             yield "drift_statistic", labels, float(column["statistic"])
+    tested = seen.get("drift")
+    if tested:
+        yield "drift_family_statistic", (model,), float(tested["statistic"])
+        yield "drift_family_threshold", (model,), float(tested["threshold"])
+        yield "drift_calibrated", (model,), float(tested["state"] == "calibrated")
+        if tested.get("expected_alarms") is not None:
+            yield "drift_expected_alarms_90d", (model,), float(tested["expected_alarms"])
     realised = seen.get("performance")
     if realised:
         yield from _of_performance(model, realised)

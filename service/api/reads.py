@@ -23,6 +23,7 @@ from service.api.shapes import (
     Audit,
     Checks,
     CheckWords,
+    DriftWords,
     Events,
     Held,
     Model,
@@ -38,7 +39,7 @@ from service.domain.errors import DatabaseUnavailable, LakeUnavailable, UnknownC
 from service.domain.policy import Probation
 from service.domain.probation import watched_until
 from service.domain.run import TERMINAL
-from service.storage import audit, champions, checks, models, probations, replicas, runs, versions
+from service.storage import alarms, audit, champions, checks, models, probations, replicas, runs, versions
 from service.storage.checks import Check
 from service.storage.database import Database
 from service.storage.ids import is_id
@@ -72,6 +73,7 @@ def described(conn: Connection, row: ModelRow) -> Model:
         "probation": _probation(row, probations.open_of(conn, row.name)),
         "switches": models.switches(conn, row.name),
         "last_check": None if done is None else CheckWords(**_picked(done, CheckWords)),
+        "drift_test": _drift(conn, done),
         "last_run": None if run is None else RunWords(**_picked(run, RunWords)),
         "serving": [
             Held(
@@ -127,7 +129,7 @@ def _add_models(api: APIRouter, database: Database) -> None:
             probation = _probation(known, probations.latest_of_version(conn, model, version))
         return Version(
             **_picked(row, VersionWords), manifest=row.manifest, lineage=row.lineage, reference=row.reference,
-            probation=probation,
+            calibration=row.calibration, probation=probation,
         )  # fmt: skip
 
 
@@ -283,6 +285,13 @@ def _look_up(home: Path, model: str, prediction_id: str) -> dict[str, Any] | Non
         return None
     msg = "the lake can't be read now"
     raise LakeUnavailable(msg, retry_after_s=5)
+
+
+def _drift(conn: Connection, check: Check | None) -> DriftWords | None:
+    tested = ((check.examination if check else None) or {}).get("drift")
+    if check is None or check.window_until is None or not tested:
+        return None
+    return DriftWords(**tested, realised_alarms=len(alarms.realised(conn, check.model, until=check.window_until)))
 
 
 def _probation(model: ModelRow, row: ProbationRow | None) -> ProbationWords | None:

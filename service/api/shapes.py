@@ -17,6 +17,7 @@ __all__ = [
     "CheckWords",
     "Checks",
     "ClearName",
+    "DriftWords",
     "Events",
     "Held",
     "Model",
@@ -125,6 +126,23 @@ class ProbationWords(BaseModel):
     ended_event_time: datetime | None
 
 
+class DriftWords(BaseModel):
+    """The drift test of the latest check against its budget of false alarms."""
+
+    state: str
+    statistic: float
+    threshold: float
+    blocks: int
+    """Clean windows of the reference that the threshold rests on."""
+    level: float
+    culprits: list[str]
+    reason: str
+    expected_alarms: float | None
+    """In 90 days of clean data; none where it is uncalibrated."""
+    realised_alarms: int
+    """In the newest 90 days of event time."""
+
+
 class Model(BaseModel):
     """A model: what it is, who answers, what was seen and done last."""
 
@@ -140,6 +158,7 @@ class Model(BaseModel):
     """Open while the champion can still be taken back automatically."""
     switches: dict[str, Switch]
     last_check: CheckWords | None
+    drift_test: DriftWords | None
     last_run: RunWords | None
     serving: list[Held]
     error: str | None
@@ -177,6 +196,8 @@ class Version(VersionWords):
     manifest: dict[str, Any]
     lineage: dict[str, Any]
     reference: dict[str, Any]
+    calibration: dict[str, Any] | None
+    """What clean windows of the reference show."""
 
 
 class Versions(BaseModel):

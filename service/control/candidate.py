@@ -1,4 +1,4 @@
-"""A challenger becomes a version: artifact by digest, reference rows, lineage, one row."""
+"""A challenger becomes a version: artifact by digest, reference rows with their calibration, lineage, one row."""
 
 import logging
 import time
@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from sqlalchemy import Connection
 
 from service.control.lineage import Commit, commit_of, lineage
@@ -22,6 +23,7 @@ from service.learning.frames import between
 from service.learning.lineage import libraries
 from service.learning.package import Package, golden_frame, package, with_compiled
 from service.learning.train import Challenge
+from service.learning.yardstick import calibrated
 from service.storage import versions
 from service.storage.artifacts import ArtifactStore
 from service.storage.lake import Lake
@@ -46,6 +48,7 @@ class Candidate:
     parent: VersionRow | None
     packed: Package
     reference: dict[str, Any]
+    calibration: dict[str, Any] | None
 
     @property
     def gate(self) -> GateReport:
@@ -78,6 +81,7 @@ class Candidate:
             ),
             metrics=self.challenge.metrics,
             reference=self.reference,
+            calibration=self.calibration,
             learned_until=self.challenge.learned_until,
             created_at=at,
         )
@@ -113,6 +117,8 @@ def prepare(
     own = between(material.rows, after=challenge.reference_after, until=challenge.reference_until)
     packed = package(challenge.predictor, own)
     store.read(store.put(packed.artifact))  # a disk may lie: what cannot be read back must not become a version
+    holdout = between(material.rows, after=challenge.holdout_after, until=challenge.holdout_until)
+    calibration = _calibrated(spec, challenge, own, holdout)
     reference = lake.keep(spec.name, table_of(reference_rows(spec.drift, own, challenge.predictor), material.schema))
     return Candidate(
         run=run,
@@ -124,7 +130,22 @@ def prepare(
         parent=parent,
         packed=_compiled(store, packed, challenge, material, compile_s),
         reference=reference.to_json(),
+        calibration=calibration,
     )
+
+
+def _calibrated(
+    spec: ModelSpec, challenge: Challenge, own: pd.DataFrame, holdout: pd.DataFrame
+) -> dict[str, Any] | None:
+    try:
+        return calibrated(spec, challenge.predictor, own, holdout=holdout, seed=challenge.seed).to_json()
+    except MemoryError:
+        raise
+    except Exception:
+        # Its statistics touch every column and call the estimator anew: a good challenger is not lost for them. Its
+        # drift is uncalibrated then, and says so at every check.
+        log.exception("calibration_broke", extra=facts(model=spec.name))
+        return None
 
 
 def _compiled(

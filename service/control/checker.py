@@ -24,6 +24,7 @@ from service.domain.duration import parse_duration, parse_window
 from service.domain.errors import CheckFailed, RetrueError
 from service.domain.spec import Schema
 from service.journal import facts
+from service.learning.calibration import Calibration
 from service.learning.examine import examine
 from service.learning.report import html
 from service.storage.lake import Lake
@@ -44,6 +45,7 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
     started = time.perf_counter()
     schema = Schema.from_json(task.schema)
     lake = Lake(task.lake)
+    calibration = Calibration.from_json(task.calibration)
     try:
         window_table = _window(lake, task)
         window = frame_of(window_table, schema)
@@ -58,6 +60,7 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
             answered=_answered(lake, task, schema),
             reference_loss=task.reference_loss,
             stragglers=_stragglers(lake, task, window_table),
+            calibration=calibration,
         )
         new_labels = lake.labels_since(task.model, after=task.label_cutoff, until=task.window_until)
     except RetrueError as error:
@@ -82,7 +85,7 @@ def check(task: CheckTask, send: Callable[[Any], None]) -> None:
         )
     )
     if task.draws or is_broken:
-        _write_report(task, schema, send, reference=reference, window=window)
+        _write_report(task, schema, send, reference=reference, window=window, calibration=calibration)
 
 
 def _window(lake: Lake, task: CheckTask) -> pa.Table:
@@ -128,14 +131,15 @@ def _first_time(table: pa.Table) -> datetime | None:
 
 
 def _write_report(
-    task: CheckTask, schema: Schema, send: Callable[[Any], None], *, reference: pd.DataFrame, window: pd.DataFrame
-) -> None:
+    task: CheckTask, schema: Schema, send: Callable[[Any], None], *, reference: pd.DataFrame, window: pd.DataFrame,
+    calibration: Calibration | None,
+) -> None:  # fmt: skip
     if window.empty:
         return
     title = f"{task.model}: window until {task.window_until:%Y-%m-%d %H:%M} UTC against version {task.version}"
     path = Path(task.model) / f"{task.check_id}.html.gz"
     try:
-        text = html(schema, task.drift, reference=reference, window=window, title=title)
+        text = html(schema, task.drift, reference=reference, window=window, title=title, calibration=calibration)
         target = Path(task.reports) / path
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(".part")

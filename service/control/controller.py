@@ -287,6 +287,8 @@ class Controller:
         self._telemetry.checks.labels(model=check.model, verdict=verdict).inc()
         self._telemetry.check_seconds.labels(model=check.model).observe((check.seconds or {}).get("in_all", 0.0))
         self._telemetry.decisions.labels(model=check.model, code=judged.decision.code).inc()
+        if judged.alarmed:
+            self._telemetry.drift_alarms.labels(model=check.model).inc()
         log.info(
             "check_done",
             extra=facts(

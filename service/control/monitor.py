@@ -220,6 +220,7 @@ class Monitor:
             version=version.version,
             schema=version.manifest["schema"],
             reference=version.reference,
+            calibration=version.calibration,
             reference_loss=version.metrics.get("loss"),
             quality=quality_policy(row),
             drift=policy,

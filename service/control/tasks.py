@@ -85,6 +85,8 @@ class CheckTask:
     """Of the champion's manifest: with classes."""
     reference: dict[str, Any]
     """Of the champion: its reference rows, with its answers to them."""
+    calibration: dict[str, Any] | None
+    """What clean windows of that reference show; None where an older release made the version."""
     reference_loss: float | None
     quality: Quality
     drift: Drift

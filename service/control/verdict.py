@@ -8,14 +8,14 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
 from service.control.probation import note_comparison
-from service.control.situation import Past, assemble, leaves_quarantine
+from service.control.situation import SCHEDULE, Past, assemble, leaves_quarantine
 from service.control.tasks import Seen
 from service.domain.check import Examination, Verdict
 from service.domain.decision import Action, Decision, Situation, decide, is_degraded
 from service.domain.errors import RunInProgress
 from service.domain.policy import Quality, Retrain
 from service.domain.run import Trigger
-from service.storage import audit, champions, checks, models, runs, versions
+from service.storage import alarms, audit, champions, checks, models, runs, versions
 from service.storage.checks import Check
 from service.storage.models import ModelRow
 
@@ -32,6 +32,8 @@ class Judged:
     check: Check
     examination: Examination
     decision: Decision
+    alarmed: bool = False
+    """Whether its window confirmed a drift alarm."""
 
 
 def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: datetime, token: int) -> Judged:
@@ -80,7 +82,13 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         peak_bytes=saw.peak_bytes,
         seconds={"examined": saw.seconds, "in_all": round((at - check.requested_at).total_seconds(), 3)},
     )
-    return Judged(check=done, examination=saw.examination, decision=decision)
+    return Judged(check=done, examination=saw.examination, decision=decision, alarmed=_alarmed(conn, done))
+
+
+def _alarmed(conn: Connection, check: Check) -> bool:
+    if check.verdict != Verdict.DRIFTED.value or check.actor != SCHEDULE or check.window_until is None:
+        return False
+    return check.window_until in alarms.realised(conn, check.model, until=check.window_until)
 
 
 def _past(conn: Connection, check: Check) -> Past:

@@ -65,6 +65,10 @@ class ColumnDrift:
     threshold: float
     drifted: bool | None
     reason: str = ""
+    score: float | None = None
+    """What it brings to the family's statistic; None where it is judged by itself, or by a fixed threshold."""
+    pinned: bool = False
+    """Whether its threshold is its own, outside the family: set by the operator, or of a method without calibration."""
 
 
 @checked_dataclass(frozen=True, kw_only=True)
@@ -159,7 +163,12 @@ class Examination:
 
 
 def verdict_of(
-    *, rows: int, min_rows: int, findings: tuple[Finding, ...], columns: tuple[ColumnDrift, ...], share: float
+    *,
+    rows: int,
+    min_rows: int,
+    findings: tuple[Finding, ...],
+    columns: tuple[ColumnDrift, ...],
+    drift: DriftTest | None,
 ) -> tuple[Verdict, str]:
     """Return the verdict on a window and the reason in words.
 
@@ -171,8 +180,8 @@ def verdict_of(
         Broken expectations; one is enough for quarantine, if there are enough rows to tell.
     columns
         Drift per column; empty where quality already failed.
-    share
-        The window has drifted when this share of the evaluated columns has, or the prediction column has.
+    drift
+        The test over all of them; the window has drifted when it names culprits.
     """
     if rows < min_rows:
         # Before the findings: one odd row out of four is no broken pipe, and quarantine stops all learning.
@@ -181,28 +190,26 @@ def verdict_of(
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         return Verdict.QUARANTINED, f"quarantined: {findings[0].reason}{more}; not drift"
-    features = [column for column in columns if column.role == "feature" and column.drifted is not None]
-    if not features:
+    evaluated = [column for column in columns if column.role == "feature" and column.drifted is not None]
+    if drift is None or not evaluated:
         return Verdict.INSUFFICIENT, "no feature could be evaluated"
-    moved = [column for column in features if column.drifted]
-    output = [column for column in columns if column.role == "prediction" and column.drifted]
-    if output:
-        return Verdict.DRIFTED, f"the predictions have moved: {_words(output)}"
-    if len(moved) >= max(1.0, share * len(features)):
-        return Verdict.DRIFTED, f"{len(moved)} of {len(features)} features have moved: {_words(moved)}"
+    by = f"the largest score is {drift.statistic:.3g} (threshold {drift.threshold:.3g}; {drift.state}: {drift.reason})"
+    if drift.culprits:
+        moved = {column.column: column for column in columns}
+        culprits = [moved[name] for name in drift.culprits if name in moved]
+        what = "the predictions have moved" if culprits and culprits[0].role == "prediction" else "drifted"
+        return Verdict.DRIFTED, f"{what}: {_words(culprits)}; {by}"
     blind = sum(column.drifted is None for column in columns)
     unseen = f"; {blind} could not be evaluated" if blind else ""
-    if moved:
-        return Verdict.CLEAN, f"only {len(moved)} of {len(features)} features have moved: {_words(moved)}{unseen}"
-    return Verdict.CLEAN, f"all {len(features)} features lie within their thresholds{unseen}"
+    beyond = [column for column in columns if column.drifted]
+    if beyond:
+        return Verdict.CLEAN, f"only {len(beyond)} of {len(columns)} columns have moved: {_words(beyond)}{unseen}; {by}"
+    return Verdict.CLEAN, f"all {len(evaluated)} features lie within their thresholds{unseen}; {by}"
 
 
 def _words(columns: list[ColumnDrift]) -> str:
-    worst = sorted(columns, key=_excess, reverse=True)[:3]
-    return ", ".join(f"{c.column} {c.statistic:.3g} (threshold {c.threshold:.3g})" for c in worst)
-
-
-def _excess(column: ColumnDrift) -> float:
-    """Return how many times over its threshold a drifted column is; a p-value lies below its threshold."""
-    ratio = (column.statistic or 0.0) / column.threshold
-    return ratio if ratio >= 1 else 1 / max(ratio, 1e-9)
+    shown = ", ".join(
+        f"{c.column} {c.statistic:.3g} (threshold {c.threshold:.3g}{', its own' if c.pinned else ''})"
+        for c in columns[:3]
+    )
+    return f"{shown} and {len(columns) - 3} more" if len(columns) > 3 else shown

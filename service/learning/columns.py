@@ -5,6 +5,7 @@ constant reference for the whole truth; here each of these is settled beforehand
 same values.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,24 +14,35 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from service.domain.policy import Drift
-from service.domain.spec import Feature, Schema
+from service.domain.spec import Schema
 from service.learning.frames import OUTPUT, require
 
-__all__ = ["PREDICTION", "Pair", "pairs_of", "thinned"]
+__all__ = ["FEWEST", "NULL", "PREDICTION", "Pair", "Values", "grouped", "pair_of", "pairs_of", "thinned", "values_of"]
 
 PREDICTION = "prediction"
+NULL = "(null)"
 
-_FEWEST = 20
+FEWEST = 20
 """Values a side below which a column is not evaluated."""
 
 _EXPECTED = 5
-"""Categories that the window would hold less often than this, going by the reference, are compared as one."""
+"""Categories that the window would hold less often than this, going by the reference, are compared in groups."""
 
 _PERMUTED = 1_000
 """Rows a side with TVD: Evidently permutes all rows a thousand times in Python."""
 
 _NORM_FLOOR = 0.001
 """Evidently scales the Wasserstein distance by the reference's deviation, but never by less than this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """One column of one side, as it is compared: numbers, or categories spelled out with nulls among them."""
+
+    column: str
+    role: Literal["feature", "prediction"]
+    kind: Literal["numeric", "categorical"]
+    series: pd.Series
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +72,61 @@ def pairs_of(schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: 
     require(schema, window)
     most = min(policy.sample, _PERMUTED) if policy.categorical == "TVD" else policy.sample
     reference, window = thinned(reference, most), thinned(window, most)
-    pairs = [_feature_pair(schema, feature, reference, window) for feature in schema.features]
-    if OUTPUT in reference.columns and OUTPUT in window.columns:
-        sides = reference[OUTPUT], window[OUTPUT]
-        if schema.task == "regression":
-            pairs.append(_numeric(PREDICTION, "prediction", *sides))
-        else:
-            pairs.append(_categorical(PREDICTION, "prediction", *(_as_text(side) for side in sides)))
+    before = {values.column: values for values in values_of(schema, reference)}
+    pairs = []
+    for now in values_of(schema, window):
+        if now.column in before:
+            pairs.append(pair_of(now, before[now.column].series, now.series))
     return tuple(pairs)
+
+
+def pair_of(values: Values, reference: pd.Series, window: pd.Series) -> Pair:
+    """Return one column of both sides, ready to be compared."""
+    pair = _numeric if values.kind == "numeric" else _categorical
+    return pair(values.column, values.role, reference, window)
+
+
+def values_of(schema: Schema, frame: pd.DataFrame) -> Iterator[Values]:
+    """Yield each feature's values in the schema's order, then the output's where `frame` has it."""
+    for feature in schema.features:
+        column = frame[feature.name]
+        if feature.kind == "numeric":
+            yield Values(column=feature.name, role="feature", kind="numeric", series=column)
+        elif feature.kind == "categorical" and not schema.is_text(feature):
+            yield Values(column=feature.name, role="feature", kind="categorical", series=_as_integer_text(column))
+        else:
+            yield Values(column=feature.name, role="feature", kind="categorical", series=_as_text(column))
+    if OUTPUT in frame.columns:
+        column = frame[OUTPUT]
+        if schema.task == "regression":
+            yield Values(column=PREDICTION, role="prediction", kind="numeric", series=column)
+        else:
+            yield Values(column=PREDICTION, role="prediction", kind="categorical", series=_as_text(column))
+
+
+def grouped(shares: NDArray[np.float64], rows: float, *, alone: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return for each category the group that it is compared in, or -1 where it stands for itself.
+
+    Parameters
+    ----------
+    shares
+        Of the categories in the reference, in the order of their names.
+    rows
+        Of the window. A category that it would hold too seldom is joined with others that are as rare, until it would
+        hold their group often enough.
+    alone
+        Which are never joined.
+    """
+    groups = np.full(len(shares), -1, dtype=np.int64)
+    expected = shares * rows
+    rare = np.flatnonzero((expected < _EXPECTED) & (expected > 0) & ~alone)
+    rare = rare[np.argsort(-expected[rare], kind="stable")]
+    if len(rare):
+        # A last group that came out too small goes to the one before it.
+        place = ((np.cumsum(expected[rare]) - expected[rare] / 2) // _EXPECTED).astype(np.int64)
+        most = max(int(expected[rare].sum() // _EXPECTED) - 1, 0)
+        groups[rare] = np.minimum(place, most)
+    return groups
 
 
 def thinned(frame: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -75,15 +134,6 @@ def thinned(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     if len(frame) <= most:
         return frame
     return frame.iloc[np.linspace(0, len(frame) - 1, most).astype(np.int64)]
-
-
-def _feature_pair(schema: Schema, feature: Feature, reference: pd.DataFrame, window: pd.DataFrame) -> Pair:
-    sides = reference[feature.name], window[feature.name]
-    if feature.kind == "numeric":
-        return _numeric(feature.name, "feature", *sides)
-    if feature.kind == "categorical" and not schema.is_text(feature):
-        return _categorical(feature.name, "feature", *(_as_integer_text(side) for side in sides))
-    return _categorical(feature.name, "feature", *(_as_text(side) for side in sides))
 
 
 def _numeric(column: str, role: Any, reference: pd.Series, window: pd.Series) -> Pair:
@@ -126,13 +176,12 @@ def _stood_still(column: str, role: Any, before: NDArray[np.float64], now: NDArr
 
 
 def _categorical(column: str, role: Any, reference: pd.Series, window: pd.Series) -> Pair:
-    if len(reference) < _FEWEST or len(window) < _FEWEST or (window == "(null)").all():
-        obstacle = _obstacle((reference[reference != "(null)"]).to_numpy(), (window[window != "(null)"]).to_numpy())
+    if len(reference) < FEWEST or len(window) < FEWEST or (window == NULL).all():
+        obstacle = _obstacle((reference[reference != NULL]).to_numpy(), (window[window != NULL]).to_numpy())
         return Pair(column=column, role=role, kind="categorical", reference=reference, window=window, obstacle=obstacle)
-    expected = reference.value_counts(normalize=True) * len(window)
-    rare = set(expected.index[expected < _EXPECTED]) - {"(null)"}
-    known = set(expected.index)
-    names = {value: "(rare)" if value in rare else value for value in known}
+    shares = reference.value_counts(normalize=True).sort_index()
+    groups = grouped(shares.to_numpy(), len(window), alone=(shares.index == NULL))
+    names = {value: value if group < 0 else f"(rare {group + 1})" for value, group in zip(shares.index, groups, strict=True)}
     now = window.map(lambda value: names.get(value, "(unseen)"))
     unseen = float((now == "(unseen)").mean())
     return Pair(
@@ -149,8 +198,8 @@ def _obstacle(before: NDArray[Any], now: NDArray[Any]) -> str:
     for side, values in (("reference", before), ("window", now)):
         if not len(values):
             return f"not evaluated: the {side} holds no value"
-        if len(values) < _FEWEST:
-            return f"not evaluated: the {side} holds only {len(values)} values, {_FEWEST} are needed"
+        if len(values) < FEWEST:
+            return f"not evaluated: the {side} holds only {len(values)} values, {FEWEST} are needed"
     return ""
 
 
@@ -164,7 +213,7 @@ def _as_text(column: pd.Series) -> pd.Series:
     null = column.isna().to_numpy()
     # One spelling for True and 1.0: a nullable boolean arrives as either.
     text = np.array([_spelled(value) for value in column], dtype=object)
-    text[null] = "(null)"
+    text[null] = NULL
     return pd.Series(text, dtype=object)
 
 
@@ -176,4 +225,4 @@ def _spelled(value: Any) -> str:
 
 def _as_integer_text(column: pd.Series) -> pd.Series:
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    return pd.Series(["(null)" if np.isnan(value) else str(int(value)) for value in values], dtype=object)
+    return pd.Series([NULL if np.isnan(value) else str(int(value)) for value in values], dtype=object)

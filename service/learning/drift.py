@@ -1,47 +1,102 @@
-"""Drift: Evidently's statistic for every column, by pinned methods, called directly.
+"""Drift: every column's distance by a pinned method, and one test over all of them."""
 
-Its report computes each statistic three times, draws every plot, and dies of one bad column; a verdict needs the
-number.
-"""
+from collections.abc import Sequence
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import numpy as np
 import pandas as pd
 
-from service.domain.check import ColumnDrift
+from service.domain.check import ColumnDrift, DriftTest
 from service.domain.policy import Drift
 from service.domain.spec import Schema
-from service.learning.columns import Pair, pairs_of
-from service.learning.foreign import (
-    ColumnType,
-    StatTest,
-    jensenshannon_stat_test,
-    ks_stat_test,
-    psi_stat_test,
-    tvd_test,
-    wasserstein_stat_test,
-)
+from service.learning.blocks import in_phase
+from service.learning.calibration import Bar, Calibration, bar_of
+from service.learning.columns import FEWEST, PREDICTION, Pair, pairs_of, thinned
+from service.learning.frames import EVENT_TIME
+from service.learning.statistic import FIXED_THRESHOLDS, P_VALUES, as_distance, as_statistic, statistic_of
 
-__all__ = ["measure", "measure_pair", "method_of", "quiet_evidently"]
+__all__ = ["Compared", "compare", "family_test", "measure", "method_of"]
 
-_TESTS: dict[str, StatTest] = {
-    "wasserstein": wasserstein_stat_test,
-    "ks": ks_stat_test,
-    "psi": psi_stat_test,
-    "jensenshannon": jensenshannon_stat_test,
-    "TVD": tvd_test,
-}
-
-_THRESHOLDS = {"wasserstein": 0.25, "jensenshannon": 0.25, "psi": 0.25, "ks": 0.001, "TVD": 0.002}
-"""Where the policy names none."""
-
-_TYPES = {"numeric": ColumnType.Numerical, "categorical": ColumnType.Categorical}
+_SHOWN = 3
+"""Columns that a reason names."""
 
 
-def measure(schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: pd.DataFrame) -> tuple[ColumnDrift, ...]:
+class Compared:
+    """Both sides as they are compared, and what each column is judged by."""
+
+    def __init__(
+        self, schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: pd.DataFrame,
+        calibration: Calibration | None = None,
+    ) -> None:  # fmt: skip
+        self.policy, self.bar, self.calibration = policy, bar_of(calibration, policy), calibration
+        self._stretch = 1.0
+        if calibration is not None and self.bar.limit is not None:
+            reference, window = _sides(policy, calibration, reference, window)
+        self.pairs = pairs_of(schema, policy, reference=reference, window=window)
+        if calibration is not None and calibration.columns:
+            any_column = next(iter(calibration.columns.values()))
+            sides = min(len(window), policy.sample), min(len(reference), policy.sample)
+            self._stretch = any_column.stretch(*sides)
+
+    def column(self, pair: Pair) -> ColumnDrift:
+        """Return how far one column has moved."""
+        method = method_of(self.policy, pair)
+        threshold, is_pinned = self._threshold(pair, method)
+        statistic = None if pair.obstacle else statistic_of(method, pair)
+        reason = pair.obstacle or pair.note
+        if statistic is None and not reason:
+            reason = f"not evaluated: {method} gave no finite number"
+        elif statistic is not None and threshold is None:
+            statistic, reason = None, "not evaluated: clean windows hold too few values to tell what is usual"
+        drifted = None
+        if statistic is not None and threshold is not None:
+            drifted = statistic <= threshold if method in P_VALUES else statistic >= threshold
+        return ColumnDrift(
+            column=pair.column,
+            role=pair.role,
+            method=method,
+            statistic=statistic,
+            threshold=FIXED_THRESHOLDS[method] if threshold is None else threshold,
+            drifted=drifted,
+            reason=reason,
+            score=None if is_pinned or statistic is None else self._score(pair, method, statistic),
+            pinned=is_pinned,
+        )
+
+    def _threshold(self, pair: Pair, method: str) -> tuple[float | None, bool]:
+        """Return the column's threshold, and whether it stands by itself, outside the family."""
+        policy, limit = self.policy, self.bar.limit
+        of_type = policy.numeric_threshold if pair.kind == "numeric" else policy.categorical_threshold
+        pinned = policy.thresholds.get(pair.column, of_type)
+        if pinned is not None:
+            return pinned, True
+        if method == "TVD":
+            return FIXED_THRESHOLDS[method], True  # too dear to calibrate
+        if limit is None or self.calibration is None:
+            return FIXED_THRESHOLDS[method], False
+        measured = self.calibration.columns.get(pair.column)
+        if measured is None:
+            return None, False
+        return as_statistic(method, measured.threshold(limit.threshold, stretch=self._stretch)), False
+
+    def _score(self, pair: Pair, method: str, statistic: float) -> float | None:
+        if self.bar.limit is None or self.calibration is None:
+            return None
+        return self.calibration.columns[pair.column].score(as_distance(method, statistic), stretch=self._stretch)
+
+
+def compare(
+    schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: pd.DataFrame,
+    calibration: Calibration | None = None,
+) -> tuple[tuple[ColumnDrift, ...], DriftTest]:  # fmt: skip
+    """Return how far every column has moved, and the test over all of them; see `measure`."""
+    compared = Compared(schema, policy, reference=reference, window=window, calibration=calibration)
+    columns = tuple(compared.column(pair) for pair in compared.pairs)
+    return columns, family_test(calibration, policy, columns)
+
+
+def measure(
+    schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: pd.DataFrame,
+    calibration: Calibration | None = None,
+) -> tuple[ColumnDrift, ...]:  # fmt: skip
     """Return how far every feature, and the output, has moved.
 
     Parameters
@@ -49,9 +104,11 @@ def measure(schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: p
     schema
         Its features are all measured, in its order.
     policy
-        Methods and thresholds.
+        Methods, and thresholds that the operator has set.
     reference, window
         Rows in canonical columns, with `output` where the output is to be measured; not changed.
+    calibration
+        Of the version; without it thresholds are fixed.
 
     Returns
     -------
@@ -63,47 +120,77 @@ def measure(schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: p
     CheckFailed
         If a feature's column is missing.
     """
-    return tuple(measure_pair(policy, pair) for pair in pairs_of(schema, policy, reference=reference, window=window))
+    return compare(schema, policy, reference=reference, window=window, calibration=calibration)[0]
 
 
-def measure_pair(policy: Drift, pair: Pair) -> ColumnDrift:
-    """Return how far one column has moved."""
-    method, threshold = method_of(policy, pair)
-    statistic: float | None = None
-    drifted: bool | None = None
-    reason = pair.obstacle
-    if not reason:
-        with quiet_evidently():
-            result = _TESTS[method](pair.reference, pair.window, _TYPES[pair.kind], threshold)
-        statistic, drifted, reason = float(result.drift_score), bool(result.drifted), pair.note
-        if not np.isfinite(statistic):
-            statistic, drifted, reason = None, None, f"not evaluated: {method} gave no finite number"
-    return ColumnDrift(
-        column=pair.column,
-        role=pair.role,
-        method=method,
-        statistic=statistic,
-        threshold=threshold,
-        drifted=drifted,
-        reason=reason,
+def family_test(calibration: Calibration | None, policy: Drift, columns: Sequence[ColumnDrift]) -> DriftTest:
+    """Return the one test over a window's columns, as `measure` gave them with the same calibration and policy."""
+    bar = bar_of(calibration, policy)
+    alone = [column for column in columns if column.pinned and column.drifted]
+    if calibration is None or bar.limit is None:
+        return _by_fixed_thresholds(bar, policy, columns)
+    family = sorted((c for c in columns if c.score is not None), key=lambda c: c.score or 0.0, reverse=True)
+    above = [c.column for c in family if c.drifted]
+    if PREDICTION in above:
+        above = [PREDICTION, *(name for name in above if name != PREDICTION)]
+    return DriftTest(
+        state=bar.state,
+        statistic=max((c.score for c in family if c.score is not None), default=0.0),
+        threshold=bar.limit.threshold,
+        blocks=len(calibration.statistics),
+        level=bar.limit.level,
+        expected_alarms=bar.expected,
+        culprits=(*above, *(c.column for c in alone)),
+        reason=_and_alone(bar.reason, alone),
     )
 
 
-def method_of(policy: Drift, pair: Pair) -> tuple[str, float]:
-    """Return the method and the threshold for one column."""
-    numeric = pair.kind == "numeric"
-    method = policy.numeric if numeric else policy.categorical
-    threshold = policy.numeric_threshold if numeric else policy.categorical_threshold
-    return method, policy.thresholds.get(pair.column, threshold if threshold is not None else _THRESHOLDS[method])
+def method_of(policy: Drift, pair: Pair) -> str:
+    """Return the method for one column."""
+    return policy.numeric if pair.kind == "numeric" else policy.categorical
 
 
-@contextmanager
-def quiet_evidently() -> Iterator[None]:
-    """Keep Evidently's marks off the process: one of its tests reseeds numpy's global state, others warn."""
-    state = np.random.get_state()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            np.random.set_state(state)
+def _sides(
+    policy: Drift, calibration: Calibration, reference: pd.DataFrame, window: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the reference's rows of like hours, and as dense a share of the window as was calibrated."""
+    if calibration.season != "none" and len(window):
+        times = window[EVENT_TIME]
+        like = in_phase(reference[EVENT_TIME], first=times.min(), last=times.max(), season=calibration.season)
+        reference = reference.loc[like]
+    if calibration.share < 1:
+        window = thinned(window, max(round(len(window) * calibration.share), policy.min_rows, FEWEST))
+    return reference, window
+
+
+def _by_fixed_thresholds(bar: Bar, policy: Drift, columns: Sequence[ColumnDrift]) -> DriftTest:
+    """Return a verdict where nothing is known of clean windows: the share of columns beyond a fixed threshold."""
+    features = [c for c in columns if c.role == "feature" and c.drifted is not None and not c.pinned]
+    moved = sorted((c for c in features if c.drifted), key=_excess, reverse=True)
+    output = [c for c in columns if c.role == "prediction" and c.drifted]
+    alone = [c for c in columns if c.pinned and c.drifted and c not in output]
+    is_many = bool(moved) and len(moved) >= policy.share * len(features)
+    culprits = [*output, *(moved if is_many or output else []), *alone]
+    words = f"{bar.reason}: fixed thresholds, and {policy.share:.0%} of the features beyond theirs, stand in for it"
+    return DriftTest(
+        state="uncalibrated",
+        statistic=round(max((_excess(c) for c in columns if c.statistic is not None), default=0.0), 6),
+        threshold=1.0,
+        blocks=0,
+        level=1.0,
+        expected_alarms=None,
+        culprits=tuple(c.column for c in culprits),
+        reason=_and_alone(words, alone),
+    )
+
+
+def _and_alone(reason: str, alone: Sequence[ColumnDrift]) -> str:
+    names = ", ".join(c.column for c in alone[:_SHOWN])
+    return f"{reason}; {names} beyond a threshold of its own" if alone else reason
+
+
+def _excess(column: ColumnDrift) -> float:
+    """Return how many times over its threshold a column is; a p-value lies below its threshold."""
+    if column.method in P_VALUES:
+        return min(column.threshold / max(column.statistic or 0.0, 1e-300), 1e6)
+    return (column.statistic or 0.0) / column.threshold

@@ -2,18 +2,23 @@
 
 import pandas as pd
 
-from service.domain.check import ColumnDrift, Examination, verdict_of
+from service.domain.check import ColumnDrift, DriftTest, Examination, verdict_of
 from service.domain.duration import parse_window
 from service.domain.policy import Drift, Quality
 from service.domain.spec import Schema
+from service.learning.blocks import is_short
+from service.learning.calibration import Calibration
 from service.learning.columns import thinned
-from service.learning.drift import measure
+from service.learning.drift import compare
 from service.learning.frames import EVENT_TIME, OUTPUT
 from service.learning.performance import realised
 from service.learning.predictor import Predictor
 from service.learning.quality import look
 
 __all__ = ["examine", "reference_rows"]
+
+_PHASES = 5
+"""Where only like hours are compared, so many times the rows are kept."""
 
 
 def reference_rows(policy: Drift, rows: pd.DataFrame, champion: Predictor) -> pd.DataFrame:
@@ -31,9 +36,11 @@ def reference_rows(policy: Drift, rows: pd.DataFrame, champion: Predictor) -> pd
     Returns
     -------
     pandas.DataFrame
-        At most `policy.sample` rows spread evenly in time, with `output`. It belongs to the version: make it once.
+        At most `policy.sample` rows spread evenly in time, with `output`; more of them where a window is shorter than a
+        week and is compared with like hours. It belongs to the version: make it once.
     """
-    reference = thinned(rows.sort_values(EVENT_TIME, kind="stable"), policy.sample).reset_index(drop=True)
+    most = policy.sample * (_PHASES if is_short(parse_window(policy.window)) else 1)
+    reference = thinned(rows.sort_values(EVENT_TIME, kind="stable"), most).reset_index(drop=True)
     outputs, _ = champion.answer(reference)
     return reference.assign(**{OUTPUT: outputs})
 
@@ -49,6 +56,7 @@ def examine(
     answered: pd.DataFrame,
     reference_loss: float | None,
     stragglers: pd.DataFrame | None = None,
+    calibration: Calibration | None = None,
 ) -> Examination:
     """Return all that a check sees; the decision is `service.domain.decision`'s.
 
@@ -70,6 +78,8 @@ def examine(
         The champion's loss on its own holdout.
     stragglers
         Rows that came with the window's and lie before it.
+    calibration
+        Of the version, as `service.learning.calibration.calibrate` gave it; without it drift is `uncalibrated`.
 
     Returns
     -------
@@ -84,10 +94,11 @@ def examine(
     ordered = window.sort_values(EVENT_TIME, kind="stable")
     findings = look(schema, quality, reference=reference, window=ordered, stragglers=stragglers)
     columns: tuple[ColumnDrift, ...] = ()
+    tested: DriftTest | None = None
     if not findings and len(ordered) >= drift.min_rows:
-        columns = measure(schema, drift, reference=reference, window=ordered)
+        columns, tested = compare(schema, drift, reference=reference, window=ordered, calibration=calibration)
     verdict, reason = verdict_of(
-        rows=len(ordered), min_rows=drift.min_rows, findings=findings, columns=columns, share=drift.share
+        rows=len(ordered), min_rows=drift.min_rows, findings=findings, columns=columns, drift=tested
     )
     performance = realised(
         schema,
@@ -104,4 +115,5 @@ def examine(
         findings=findings,
         columns=columns,
         performance=performance,
+        drift=tested,
     )

@@ -8,26 +8,33 @@ import pandas as pd
 from service.domain.check import ColumnDrift
 from service.domain.policy import Drift
 from service.domain.spec import Schema
-from service.learning.columns import Pair, pairs_of
-from service.learning.drift import measure_pair, method_of, quiet_evidently
+from service.learning.calibration import Calibration
+from service.learning.columns import Pair
+from service.learning.drift import Compared, method_of
 from service.learning.foreign import DataDefinition, Dataset, Report, ValueDrift
+from service.learning.statistic import quiet_evidently
 
 __all__ = ["html", "statistics"]
 
 
-def html(schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: pd.DataFrame, title: str) -> str:
+def html(
+    schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: pd.DataFrame, title: str,
+    calibration: Calibration | None = None,
+) -> str:  # fmt: skip
     """Return a page that stands on its own: a table of every column's verdict, then Evidently's plots.
 
     Parameters
     ----------
-    schema, policy, reference, window
+    schema, policy, reference, window, calibration
         As for `service.learning.drift.measure`.
     title
         Heading of the page.
     """
-    pairs = pairs_of(schema, policy, reference=reference, window=window)
-    verdicts = [measure_pair(policy, pair) for pair in pairs]
-    comparable = [pair for pair in pairs if not pair.obstacle]
+    compared = Compared(schema, policy, reference=reference, window=window, calibration=calibration)
+    verdicts = [compared.column(pair) for pair in compared.pairs]
+    comparable = [
+        (pair, verdict.threshold) for pair, verdict in zip(compared.pairs, verdicts, strict=True) if not pair.obstacle
+    ]
     page: str = ""
     if comparable:
         with quiet_evidently():
@@ -43,12 +50,14 @@ def html(schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: pd.D
 def statistics(policy: Drift, pairs: tuple[Pair, ...]) -> dict[str, float]:
     """Return the statistic that Evidently's report shows for each column: what the verdicts are tested against."""
     with quiet_evidently():
-        found: list[dict[str, Any]] = _run(policy, [pair for pair in pairs if not pair.obstacle]).dict()["metrics"]
+        run = _run(policy, [(pair, 1.0) for pair in pairs if not pair.obstacle])
+        found: list[dict[str, Any]] = run.dict()["metrics"]
     return {metric["config"]["column"]: float(metric["value"]) for metric in found}
 
 
-def _run(policy: Drift, pairs: list[Pair]) -> Any:
+def _run(policy: Drift, judged: list[tuple[Pair, float]]) -> Any:
     """Run the report; the columns may differ in length, so each goes in padded with nulls, which Evidently drops."""
+    pairs = [pair for pair, _ in judged]
     definition = DataDefinition(
         numerical_columns=[pair.column for pair in pairs if pair.kind == "numeric"],
         categorical_columns=[pair.column for pair in pairs if pair.kind == "categorical"],
@@ -60,10 +69,10 @@ def _run(policy: Drift, pairs: list[Pair]) -> Any:
         )
         for side in ("window", "reference")
     ]
-    metrics = []
-    for pair in pairs:
-        method, threshold = method_of(policy, pair)
-        metrics.append(ValueDrift(column=pair.column, method=method, threshold=threshold))
+    metrics = [
+        ValueDrift(column=pair.column, method=method_of(policy, pair), threshold=threshold)
+        for pair, threshold in judged
+    ]
     return Report(metrics).run(*sides)
 
 

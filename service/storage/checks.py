@@ -12,7 +12,9 @@ from service.storage.database import insert_new
 from service.storage.ids import new_id
 from service.storage.tables import checks
 
-__all__ = ["Check", "create", "fail", "finish", "get", "latest_done", "list_of", "newest", "start", "unfinished"]
+__all__ = [
+    "Check", "create", "fail", "finish", "get", "latest_done", "list_of", "newest", "start", "unfinished", "verdicts",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +130,17 @@ def latest_done(conn: Connection, model: str) -> Check | None:
     query = query.order_by(checks.c.requested_at.desc(), checks.c.id.desc()).limit(1)
     row = conn.execute(query).mappings().one_or_none()
     return None if row is None else _check(row)
+
+
+def verdicts(
+    conn: Connection, model: str, *, actor: str, after: datetime
+) -> list[tuple[datetime, str | None, int | None]]:
+    """Return end of window, verdict and generation of an actor's checks since a moment of event time, oldest first."""
+    c = checks.c
+    query = select(c.window_until, c.verdict, c.generation).where(
+        c.model == model, c.actor == actor, c.state == CheckState.DONE.value, c.window_until > after
+    )
+    return [(row.window_until, row.verdict, row.generation) for row in conn.execute(query.order_by(c.window_until))]
 
 
 def unfinished(conn: Connection) -> list[Check]:

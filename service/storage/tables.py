@@ -71,6 +71,7 @@ versions = Table(
     Column("lineage", Json, nullable=False),
     Column("metrics", Json, nullable=False),  # holdout: {"value", "loss", "metric", "n", "ci": [low, high]}
     Column("reference", Json, nullable=False),  # the snapshot that its checks compare with
+    Column("calibration", Json, nullable=True),  # what clean windows of it show; null: made by an older release
     Column("learned_until", Moment, nullable=False),  # newest event time in its training rows
     Column("created_at", Moment, nullable=False),
 )

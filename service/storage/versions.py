@@ -34,6 +34,8 @@ class VersionRow:
     """The snapshot that its checks compare with."""
     learned_until: datetime
     created_at: datetime
+    calibration: dict[str, Any] | None = None
+    """What clean windows of the reference show; None where an older release made the version."""
 
     @property
     def compiled(self) -> str:
