@@ -186,8 +186,8 @@ def proof(reference: pd.DataFrame, window: pd.DataFrame, kinds: dict[str, Kind])
         If Evidently chose another method than the ones this file computes.
     """
     # Evidently takes seconds to be imported, and only this function needs it; `foreign` keeps that quiet.
-    from service.learning.drift import quiet_evidently
     from service.learning.foreign import ColumnType
+    from service.learning.statistic import quiet_evidently
 
     from evidently.legacy.calculations.stattests import get_stattest  # isort: skip
 

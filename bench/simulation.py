@@ -15,6 +15,7 @@ from service.domain.errors import TrainingFailed
 from service.domain.gate import Outcome
 from service.domain.probation import Evidence, Step, Watch, outcome_of
 from service.domain.spec import ModelSpec, Schema
+from service.learning.calibration import Calibration
 from service.learning.candidates import fit, start_of
 from service.learning.examine import examine, reference_rows
 from service.learning.frames import EVENT_TIME, LABEL, OUTPUT, between, canonical, labels
@@ -25,6 +26,7 @@ from service.learning.predictor import Predictor
 from service.learning.probation import compare
 from service.learning.schema import infer
 from service.learning.train import Challenge, challenge
+from service.learning.yardstick import calibrated
 
 __all__ = ["Stream", "calendar", "never", "ours"]
 
@@ -52,6 +54,7 @@ class Standing:
     predictor: Predictor
     reference: pd.DataFrame
     reference_loss: float | None
+    calibration: Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +244,7 @@ class _Loop:
             window=window,
             answered=self._own(recent, now),
             reference_loss=self._champion.reference_loss,
+            calibration=self._champion.calibration,
         )
 
     def _own(self, answered: pd.DataFrame, now: datetime) -> pd.DataFrame:
@@ -326,7 +330,9 @@ class _Loop:
 
     def _promote(self, challenger: Challenge, *, at: datetime) -> None:
         """Pack the challenger and load it back, as the service does, and let it answer from now on."""
-        learned = between(self._stream.known_at(at), after=challenger.reference_after, until=challenger.reference_until)
+        known = self._stream.known_at(at)
+        learned = between(known, after=challenger.reference_after, until=challenger.reference_until)
+        holdout = between(known, after=challenger.holdout_after, until=challenger.holdout_until)
         packed = package(challenger.predictor, learned)
         self._versions += 1
         loaded = predictor_of(
@@ -339,6 +345,7 @@ class _Loop:
             predictor=loaded,
             reference=reference_rows(self._spec.drift, learned, loaded),
             reference_loss=challenger.metrics["loss"],
+            calibration=calibrated(self._spec, loaded, learned, holdout=holdout, seed=self._stream.seed),
         )
         self._promoted_at, self._rolled_back = at, None
         if self._kept is not None and self._spec.probation.duration is not None:
