@@ -16,6 +16,7 @@ from service.domain.gate import Circumstances, Outcome, Use
 from service.domain.probation import Evidence, Step, Watch, outcome_of
 from service.domain.run import Trigger
 from service.domain.spec import ModelSpec, Schema
+from service.learning.calibration import Calibration
 from service.learning.candidates import fit, start_of
 from service.learning.examine import examine, reference_rows
 from service.learning.frames import EVENT_TIME, LABEL, OUTPUT, between, canonical, labels
@@ -26,6 +27,7 @@ from service.learning.predictor import Predictor
 from service.learning.probation import compare
 from service.learning.schema import infer
 from service.learning.train import Challenge, challenge
+from service.learning.yardstick import calibrated
 
 __all__ = ["Stream", "calendar", "never", "ours"]
 
@@ -54,6 +56,7 @@ class Standing:
     reference: pd.DataFrame
     reference_loss: float | None
     baseline: dict[str, Any] | None
+    calibration: Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ class Stream:
 
     @staticmethod
     def of(spec: ModelSpec, source: pd.DataFrame, *, delay: str, weeks: int | None) -> "Stream":
-        """Return the stream of a model's source; `weeks` cuts it off after so many."""
+        """Return the stream of a model's source; `weeks` cuts it off after so many. A delay of ``0`` is none."""
         schema = infer(spec, source)
         rows = canonical(spec, schema, source)
         start = rows[EVENT_TIME].iloc[0].to_pydatetime() + parse_duration(spec.training.initial or "56d")
@@ -82,7 +85,7 @@ class Stream:
             schema=schema,
             rows=rows,
             start=start,
-            delay=parse_duration(delay),
+            delay=timedelta(0) if delay == "0" else parse_duration(delay),
             metric=metric_of(spec.metric, schema),
         )
 
@@ -263,6 +266,7 @@ class _Loop:
             baseline=self._champion.baseline,
             version=self._champion.number,
             tolerated=self._spec.retrain.degradation,
+            calibration=self._champion.calibration,
         )
 
     def _own(self, answered: pd.DataFrame, now: datetime) -> pd.DataFrame:
@@ -372,7 +376,9 @@ class _Loop:
 
     def _promote(self, challenger: Challenge, *, at: datetime) -> None:
         """Pack the challenger and load it back, as the service does, and let it answer from now on."""
-        learned = between(self._stream.known_at(at), after=challenger.reference_after, until=challenger.reference_until)
+        known = self._stream.known_at(at)
+        learned = between(known, after=challenger.reference_after, until=challenger.reference_until)
+        holdout = between(known, after=challenger.holdout_after, until=challenger.holdout_until)
         packed = package(challenger.predictor, learned)
         self._versions += 1
         loaded = predictor_of(
@@ -386,6 +392,7 @@ class _Loop:
             reference=reference_rows(self._spec.drift, learned, loaded),
             reference_loss=challenger.metrics["loss"],
             baseline=challenger.metrics.get("baseline"),
+            calibration=calibrated(self._spec, loaded, learned, holdout=holdout, seed=self._stream.seed),
         )
         self._promoted_at, self._rolled_back = at, None
         if self._kept is not None and self._spec.probation.duration is not None:
