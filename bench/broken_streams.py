@@ -1,12 +1,15 @@
 """Streams to break: the two shipped ones, and two made up, so that nothing is tuned to real ones alone."""
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from service.domain.spec import ModelSpec, Schema
@@ -149,11 +152,11 @@ def _shop() -> tuple[ModelSpec, pd.DataFrame]:
     return spec, pd.DataFrame(frame)
 
 
-def _coded(kind: type) -> object:
+def _coded(kind: Any) -> Callable[[], Any]:
     return lambda: kind(random_state=0, max_iter=60)
 
 
-def _memory(random: np.random.Generator, n: int, rho: float, spread: float) -> np.ndarray:
+def _memory(random: np.random.Generator, n: int, rho: float, spread: float) -> NDArray[np.float64]:
     shocks = random.normal(0, spread * np.sqrt(1 - rho**2), n)
     out = np.empty(n)
     out[0] = shocks[0]

@@ -123,7 +123,7 @@ def _moved(
     name, (lag, stands, moved) = next(iter(lags.items()))
     if any(abs(other - lag) > 1 for other, _, _ in lags.values()):
         return []
-    hours = lag if lag <= 12 else lag - 24
+    hours = -lag if lag <= 12 else 24 - lag  # to put it right, it was moved on by the lag
     words = (
         f"the daily course of {', '.join(lags)} lies {hours:+d} h beside the reference's (correlation {stands:.2f} as "
         f"it stands, {moved:.2f} moved, needed {_LIKE:g}): event times in another zone?"

@@ -48,6 +48,9 @@ _STEADY = 0.02
 _PRESENT, _LEFT = 0.05, 0.25
 """A category with this share of every stretch of the reference is missed where less than that share of it is left."""
 
+_LINGERS = 4
+"""A column lingers when it keeps a value for so many rows on average."""
+
 _ALIKE = 0.1
 """Frequencies are the same ones under other names when no more than this share of the rows lies otherwise."""
 
@@ -136,7 +139,7 @@ def recoded(
     return (
         _renamed(policy, feature, strangers, gone)
         or _permuted(policy, feature, then, now, history)
-        or _missing(feature, now, history, len(window))
+        or _missing(feature, reference, now, history, len(window))
     )
 
 
@@ -169,12 +172,20 @@ def _permuted(
     return [_finding("recoded", feature, moved, limit, words)]
 
 
-def _missing(feature: Feature, now: Shares, history: list[dict[str, float]], rows: int) -> list[Finding]:
-    """Find a category that was there all the time and is not any more, while the others are what they were."""
+def _missing(
+    feature: Feature, reference: pd.Series, now: Shares, history: list[dict[str, float]], rows: int
+) -> list[Finding]:
+    """Find a category that was there all the time and is not any more, while the others are what they were.
+
+    A column that stays the same for hours belongs to the calendar or the weather: a weekday is missing where a day is.
+    """
+    values = reference.dropna().to_numpy()
+    if len(values) >= _LINGERS * (1 + int((values[1:] != values[:-1]).sum())):
+        return []
     least = {value: min(part.get(value, 0.0) for part in history) for value in history[0]}
     steady = {value: share for value, share in least.items() if share >= _telling(rows)}
     absent = {value: share for value, share in steady.items() if now.get(value, 0.0) < _LEFT * share}
-    others = {value: share for value, share in steady.items() if value not in absent}
+    others = {value: share for value, share in least.items() if share > 0 and value not in absent}
     if not absent or len(others) < 2:
         return []
     rest = sum(now.get(value, 0.0) for value in others)

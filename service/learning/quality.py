@@ -141,7 +141,7 @@ def _known(schema: Schema, policy: Quality, finding: Finding, reference: pd.Data
         part = reference.iloc[start : start + size]
         if feature is None:
             same = swapped(schema, policy, reference=reference, window=part, parts=[])[0]
-        elif finding.check == "recoded":
+        elif finding.check in {"recoded", "missing"}:
             rest = [slice(other, other + size) for other in starts if other != start]
             same = recoded(policy, feature, reference=reference[feature.name], window=part[feature.name], parts=rest)
         else:

@@ -1,7 +1,6 @@
 """Support: does the window lie where the reference has rows? Where it does not, no estimate from the reference holds."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,13 +67,16 @@ def _folds(n: int) -> NDArray[np.int64]:
 
 
 def _numbers(schema: Schema, before: pd.DataFrame, now: pd.DataFrame) -> tuple[Floats, Floats]:
-    columns: list[tuple[Any, Any]] = []
+    columns: list[tuple[Floats, Floats]] = []
     for feature in schema.features:
+        one, other = before[feature.name], now[feature.name]
         if schema.is_text(feature):
-            known = {value: float(code) for code, value in enumerate(pd.unique(before[feature.name].dropna()))}
-            columns.append(tuple(side[feature.name].map(known).fillna(-1.0).to_numpy() for side in (before, now)))  # type: ignore[arg-type]
-        else:
-            columns.append(
-                tuple(side[feature.name].astype(object).astype(np.float64).to_numpy() for side in (before, now))  # type: ignore[arg-type]
-            )
+            known = {value: float(code) for code, value in enumerate(pd.unique(one.dropna()))}
+            one, other = one.map(known).fillna(-1.0), other.map(known).fillna(-1.0)
+        columns.append((_floats(one), _floats(other)))
     return np.column_stack([one for one, _ in columns]), np.column_stack([other for _, other in columns])
+
+
+def _floats(column: pd.Series) -> Floats:
+    # Booleans with None in between come as objects.
+    return pd.to_numeric(column.astype(object), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from service.domain.duration import parse_window
 from service.domain.spec import Feature, Schema
@@ -15,7 +16,7 @@ SCHEMA = Schema(
 DAY = pd.Timedelta("1d")
 
 
-def _answered(delays: np.ndarray, *, days: int = 28, per_day: int = 48) -> pd.DataFrame:
+def _answered(delays: NDArray[np.float64], *, days: int = 28, per_day: int = 48) -> pd.DataFrame:
     """Return rows whose labels arrive after `delays` days (infinite: never); it is now the end of the last day."""
     times = pd.date_range("2026-01-01", periods=days * per_day, freq=DAY / per_day, tz="UTC")
     arrives = np.arange(len(times)) / per_day + delays

@@ -172,7 +172,8 @@ def test_outages_that_the_reference_had_are_no_news_inside_a_window() -> None:
     gaps = np.arange(len(REFERENCE)) % 336 < 20
     reference = REFERENCE.assign(price=REFERENCE["price"].where(~gaps, np.nan))
     window = WINDOW.assign(price=WINDOW["price"].where(WINDOW.index < 151, np.nan))
-    assert [one.check for one in look(SCHEMA, Quality(), reference=REFERENCE, window=window)] == ["all_null"]
+    (finding,) = look(SCHEMA, Quality(), reference=REFERENCE, window=window)
+    assert (finding.check, finding.column) == ("nulls", "price")
     assert look(SCHEMA, Quality(), reference=reference, window=window) == ()
 
 
