@@ -18,7 +18,8 @@ def test_a_budget_is_a_number_per_duration(text: str, count: int, days: int) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1", "per day", "0 per day", "101 per day", "-1 per day", "1.5 per day", "1 per", "1 per fortnight", "1 per 0d"]
+    "text",
+    ["", "1", "per day", "0 per day", "101 per day", "-1 per day", "1.5 per day", "1 per", "1 per fortnight", "1 per 0d"],
 )
 def test_anything_else_is_refused_in_one_line_that_repeats_it(text: str) -> None:
     with pytest.raises(ValueError, match="is no budget") as caught:
