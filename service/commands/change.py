@@ -128,7 +128,7 @@ def switch(model: ModelName, name: SwitchName, reason: Reason = "set on the comm
 
 
 def release(model: ModelName, name: SwitchName, reason: Reason = "released on the command line", url: Url = "") -> None:
-    """Turn a switch off; `quarantine`: the present data are the new normal; `breaker`: what broke the runs is mended."""
+    """Turn a switch off. `quarantine`: the present data are the new normal; `breaker`: what broke runs is mended."""
     if name not in RELEASED:
         raise fail(f"{name!r} is no switch: choose one of {', '.join(sorted(RELEASED))}", exit_code=2)
     with connect(url) as retrue:

@@ -34,7 +34,7 @@ class Suggestion:
 
 
 def open_of(conn: Connection, model: str) -> Suggestion | None:
-    """Return the model's suggestion. The newest check's alone: a later one has looked again, and a later run has acted."""
+    """Return the model's suggestion: the newest check's alone, and only while no run has acted since."""
     check = checks.latest_done(conn, model)
     if check is None or check.decision is None or check.run_id is not None:
         return None

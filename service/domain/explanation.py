@@ -159,7 +159,8 @@ def _column(column: ColumnDrift) -> str:
     if column.statistic is None or column.drifted is None:
         return f"{column.column} ({column.role}): not evaluated: {column.reason}"
     side = "drifted" if column.drifted else "ok"
-    return f"{column.column} ({column.role}): {side}: {column.method} {column.statistic:.4g} against {column.threshold:.4g}"
+    figures = f"{column.method} {column.statistic:.4g} against {column.threshold:.4g}"
+    return f"{column.column} ({column.role}): {side}: {figures}"
 
 
 def _realised(performance: Performance | None, *, degraded: bool | None) -> Step:

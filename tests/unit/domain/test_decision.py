@@ -161,7 +161,8 @@ def test_the_same_question_waits_for_the_grown_pause_and_a_new_one_does_not() ->
 
 
 def test_a_run_that_broke_is_no_answer_so_nothing_is_new_after_it() -> None:
-    assert decide(Retrain(), _turned_down(days=7, rejected_trigger=None, rejected_loss=None, loss=9.0)).code == "cooldown"
+    broke = _turned_down(days=7, rejected_trigger=None, rejected_loss=None, loss=9.0)
+    assert decide(Retrain(), broke).code == "cooldown"
 
 
 def test_the_budget_counts_runs_in_any_stretch_of_its_length() -> None:
