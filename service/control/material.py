@@ -42,7 +42,7 @@ class Material:
     digest: str
     """Over the rows and the spec: the same digest means that there is nothing new to learn."""
     arrivals: pd.DataFrame | None = None
-    """When the labels of the newest answered rows came; see `service.learning.maturity.maturity_of`."""
+    """When the labels of the newest answered rows came; see `service.learning.ripeness.maturity_of`."""
 
     def frame(self, table: pa.Table) -> pd.DataFrame:
         """Return another table of the model's as a frame."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from service.domain.duration import format_duration
 from service.domain.gate import Circumstances, Clause, Outcome, tightened
 from service.domain.policy import Gate
-from service.learning.maturity import Maturity
+from service.learning.ripeness import Maturity
 
 __all__ = ["Stretch", "looks_at", "preconditions", "worn"]
 

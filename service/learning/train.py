@@ -18,7 +18,7 @@ from service.learning.card import portrait
 from service.learning.frames import EVENT_TIME, LABEL, between, labels, require
 from service.learning.gate import Evidence, RefitEvidence, judge_challenger, judge_refit
 from service.learning.lineage import parameters
-from service.learning.maturity import Maturity, coverage, embargo_of, maturity_of
+from service.learning.ripeness import Maturity, coverage, embargo_of, maturity_of
 from service.learning.metric import Metric, metric_of
 from service.learning.preconditions import Stretch
 from service.learning.predictor import Predictor
@@ -115,7 +115,7 @@ def challenge(
     progress
         Is told ``(step, done, of, words)``.
     arrivals
-        When the labels of the newest answered rows came; see `service.learning.maturity.maturity_of`. Left out: all
+        When the labels of the newest answered rows came; see `service.learning.ripeness.maturity_of`. Left out: all
         labels count as complete, and nothing lies between what is fitted on and the holdout.
     circumstances
         What the gate is told beside the rows.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.domain.gate import Circumstances, Outcome, Use
-from service.learning.maturity import Maturity
+from service.learning.ripeness import Maturity
 from service.learning.preconditions import Stretch, looks_at, preconditions, worn
 from service.spec import Gate
 

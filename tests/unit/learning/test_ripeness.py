@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from service.learning.maturity import coverage, embargo_of, maturity_of
+from service.learning.ripeness import coverage, embargo_of, maturity_of
 from service.spec import Training
 
 ROWS = 2000
