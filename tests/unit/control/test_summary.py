@@ -62,9 +62,7 @@ def test_the_summary_says_what_it_shows_and_runs_nothing_of_the_data(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_summary_that_cannot_be_drawn_is_a_line_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_summary_that_cannot_be_drawn_is_a_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     broken = some_material()
     assert summary.draw_summary(a_task(tmp_path), replace(broken, rows=broken.rows.drop(columns="on"))) is None
     assert "summary_broke" in caplog.text
