@@ -1,8 +1,8 @@
 """How often the gate promotes what is no better, in ten retrains: part of the decisions bench, and runs on its own.
 
 Champion and challenger are equally good: each is wrong on a quarter of the rows, and they disagree on a tenth of them.
-Whoever promotes at a point margin is fooled; the table says how often, beside the gate's two modes. Then the other side:
-how often a challenger that is truly better by three points passes, and how often one that is worse by three does.
+Whoever promotes at a point margin is fooled; the table says how often, beside both modes of the gate. And how often a
+challenger that truly is better by three points passes, and one that is worse by three.
 """
 
 import argparse
@@ -106,9 +106,7 @@ def _challenger(case: Case, champion: Any, random: np.random.Generator) -> Any:
     return np.where(champion, draw >= mends, draw < spoils)
 
 
-def _passes(
-    case: Case, champion: Any, challenger: Any, number: int, uses: tuple[Use, ...], *, seed: int
-) -> bool:
+def _passes(case: Case, champion: Any, challenger: Any, number: int, uses: tuple[Use, ...], *, seed: int) -> bool:
     if case.rule == "point":
         return bool(champion.mean() - challenger.mean() >= 0.01)
     # The truth is one class or the other, at random: else a constant answer would be hard to beat.
@@ -153,10 +151,12 @@ def main() -> int:
                 good, bad = (measure(replace(case, better=by), worlds=worlds, seed=2)[0] for by in (0.03, -0.03))
                 chances[rule] = null[1]
                 figures.append({"rows": n, "overlap": overlap, "rule": rule, "null": null, "good": good, "bad": bad})
-                words = {"point": "a point of accuracy", "non_inferior": "gate, refresh", "improve": "gate, changed recipe"}
-                rows.append(
-                    [str(n), f"{overlap:.0%}", words[rule], *(f"{share:.1%}" for share in (*null, good, bad))]
-                )
+                words = {
+                    "point": "a point of accuracy",
+                    "non_inferior": "gate, refresh",
+                    "improve": "gate, changed recipe",
+                }
+                rows.append([str(n), f"{overlap:.0%}", words[rule], *(f"{share:.1%}" for share in (*null, good, bad))])
             for rule in ("non_inferior", "improve"):
                 words = f"{n} rows, {overlap:.0%} shared: {rule} is fooled less often than a point margin"
                 met = chances[rule] < chances["point"]

@@ -370,7 +370,9 @@ class _Loop:
         """Return when the labels of the newest answered rows came, as the service reads it from its lake."""
         end = now - self._stream.delay
         times = between(
-            self._stream.rows, after=max(end - parse_duration(self._spec.training.holdout), self._stream.start), until=end
+            self._stream.rows,
+            after=max(end - parse_duration(self._spec.training.holdout), self._stream.start),
+            until=end,
         )[[EVENT_TIME]]
         return times.assign(observed_at=times[EVENT_TIME] + pd.Timedelta(self._stream.delay))
 

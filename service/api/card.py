@@ -1,4 +1,4 @@
-"""A version's model card: where it comes from, what it was compared with, and why it may answer, out of its row alone."""
+"""A version's model card, out of its row alone: where it comes from, what it was compared with, why it may answer."""
 
 import json
 from collections.abc import Mapping
@@ -64,9 +64,13 @@ def _head(
         pills.append(pill(f"gate: {gate.get('outcome')}", KINDS.get(str(gate.get("outcome")), "wait")))
     if gate.get("unopposed"):
         pills.append(pill("unopposed", "wait"))
-    why = f"Made because {trigger['reason']} ({trigger.get('kind')}, asked by {trigger.get('actor')})." if trigger else ""
+    why = (
+        f"Made because {trigger['reason']} ({trigger.get('kind')}, asked by {trigger.get('actor')})." if trigger else ""
+    )
     schema = row.manifest.get("schema") or {}
-    what = f"{schema.get('task', 'model')} · {len(schema.get('features', ()))} features · made {_moment(row.created_at)}"
+    what = (
+        f"{schema.get('task', 'model')} · {len(schema.get('features', ()))} features · made {_moment(row.created_at)}"
+    )
     return Html(
         f'<p class="soft">{joined(what)}</p><h1>{joined(row.model, "version", row.version)}</h1>'
         f"<p>{joined(*pills)}</p><p>{joined(why)}</p>"
@@ -301,7 +305,10 @@ def _watched(probation: ProbationRow | None) -> Html | None:
             ("state", pill(probation.state.value, kind)),
             ("against", f"version {probation.previous_version}"),
             ("began", _moment(probation.began_event_time or probation.began_at)),
-            ("ended", None if probation.ended_at is None else _moment(probation.ended_event_time or probation.ended_at)),
+            (
+                "ended",
+                None if probation.ended_at is None else _moment(probation.ended_event_time or probation.ended_at),
+            ),
             ("why", probation.reason),
         ]
     )

@@ -78,7 +78,9 @@ def section(title: str, *parts: Any) -> Html:
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, best: int | None = None) -> Html:
     """Return a table; a head that ends in ``#`` is a column of numbers, one that ends in ``~`` one of sentences."""
     kinds = ["n" if head.endswith("#") else "words" if head.endswith("~") else "" for head in heads]
-    head = "".join(f'<th class="{kind}">{_text(name.rstrip("#~"))}</th>' for name, kind in zip(heads, kinds, strict=True))
+    head = "".join(
+        f'<th class="{kind}">{_text(name.rstrip("#~"))}</th>' for name, kind in zip(heads, kinds, strict=True)
+    )
     body = "".join(
         f'<tr class="{"best" if place == best else ""}">'
         + "".join(f'<td class="{kind}">{_text(cell)}</td>' for cell, kind in zip(row, kinds, strict=True))

@@ -20,7 +20,9 @@ def reliability(curves: Sequence[tuple[str, str, dict[str, Any]]]) -> Html:
         parts.append(place.path([(p["said"], p["came"]) for p in points], f"{style} curve"))
         for p in points:
             parts += [place.line(p["said"], p["low"], p["said"], p["high"], f"{style} dim")]
-            parts.append(place.dot(p["said"], p["came"], 3.5, style, f"said {p['said']:.3f}, came {p['came']:.3f}, n {p['n']}"))
+            parts.append(
+                place.dot(p["said"], p["came"], 3.5, style, f"said {p['said']:.3f}, came {p['came']:.3f}, n {p['n']}")
+            )
     return _drawing("Reliability curve", parts, curves)
 
 
@@ -51,8 +53,13 @@ def interval(low: float, value: float, high: float, *, marks: Sequence[tuple[str
     room = (most - least) * 0.08 or abs(value) * 0.1 or 1.0
     place = _Place(least - room, most + room, 0, 1, height=96)
     y = 40.0
-    parts = [place.line(least - room, 0.5, most + room, 0.5, "axis", y=y), place.line(low, 0.5, high, 0.5, "a", y=y, width=6)]
-    parts.append(_text(place.x(low), y + 24, number(low), "middle") + _text(place.x(high), y + 40, number(high), "middle"))
+    parts = [
+        place.line(least - room, 0.5, most + room, 0.5, "axis", y=y),
+        place.line(low, 0.5, high, 0.5, "a", y=y, width=6),
+    ]
+    parts.append(
+        _text(place.x(low), y + 24, number(low), "middle") + _text(place.x(high), y + 40, number(high), "middle")
+    )
     for name, at in marks:
         parts.append(f'<line class="bad" x1="{place.x(at):.1f}" x2="{place.x(at):.1f}" y1="{y - 14}" y2="{y + 14}"/>')
         parts.append(_text(place.x(at), y - 18, f"{name} {number(at)}", "middle"))
@@ -78,7 +85,9 @@ def intervals(lines: Sequence[tuple[str, float, float, float, str]], *, marks: S
         parts.append(_text(PAD / 4, y - 8, shown, "start"))
         parts.append(place.line(low, 0, high, 0, style, y=y, width=4))
         words = f"{number(value)}, interval {number(low)} to {number(high)}"
-        parts.append(f'<circle class="{style}" cx="{place.x(value):.1f}" cy="{y}" r="4"><title>{_esc(words)}</title></circle>')
+        parts.append(
+            f'<circle class="{style}" cx="{place.x(value):.1f}" cy="{y}" r="4"><title>{_esc(words)}</title></circle>'
+        )
     return _svg("Gains with their intervals", height, parts)
 
 
@@ -106,7 +115,9 @@ class _Place:
         )
 
     def path(self, points: Sequence[tuple[float, float]], style: str) -> str:
-        steps = " ".join(f"{'L' if place else 'M'}{self.x(x):.1f} {self.y(y):.1f}" for place, (x, y) in enumerate(points))
+        steps = " ".join(
+            f"{'L' if place else 'M'}{self.x(x):.1f} {self.y(y):.1f}" for place, (x, y) in enumerate(points)
+        )
         return f'<path class="{style}" d="{steps}"/>'
 
     def dot(self, x: float, y: float, radius: float, style: str, words: str) -> str:

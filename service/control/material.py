@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from service.control.files import read_source
-from service.control.rows import frame_of, table_of, without
+from service.control.rows import frame_of, join_labels, table_of, without
 from service.control.tasks import Interval
 from service.domain.duration import parse_duration, parse_window
 from service.domain.errors import LakeUnavailable
@@ -105,7 +105,9 @@ def gather(
     parts = json.dumps([plain["digest"], excluded, spec_digest])
     arrivals = None
     if len(rows):
-        arrivals = _arrivals(lake, spec, rows["event_time"].iloc[-1].to_pydatetime(), observed_until=moment, quarantined=quarantined)
+        arrivals = _arrivals(
+            lake, spec, rows["event_time"].iloc[-1].to_pydatetime(), observed_until=moment, quarantined=quarantined
+        )
     return Material(
         rows=rows,
         schema=schema,

@@ -23,9 +23,9 @@ from service.control.material import Material, gather
 from service.control.memory import peak_bytes
 from service.control.processes import Exit, Peak
 from service.control.record import Record
-from service.control.summary import draw_summary
 from service.control.setbacks import drop_version, setback_of
 from service.control.situation import JUDGED, OPEN
+from service.control.summary import draw_summary
 from service.control.tasks import TrainTask
 from service.domain.duration import parse_duration
 from service.domain.errors import DatabaseUnavailable, LeaseLost, NotAllowedNow, RetrueError, TrainingFailed

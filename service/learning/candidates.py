@@ -94,7 +94,7 @@ def weight_parameter(estimator: Any) -> str | None:
         return None if inner is None else f"{name}__{inner}"
     try:
         return "sample_weight" if "sample_weight" in inspect.signature(estimator.fit).parameters else None
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):  # no signature to be had, or no fit at all
         return None
 
 

@@ -19,8 +19,8 @@ with warnings.catch_warnings():
 
 __all__ = [
     "ColumnType",
-    "DataSummaryPreset",
     "DataDefinition",
+    "DataSummaryPreset",
     "Dataset",
     "Report",
     "StatTest",

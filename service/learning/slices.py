@@ -151,7 +151,11 @@ def _clause(policy: Gate, lines: list[dict[str, Any]], *, words: str, margin: fl
 
 def _binned(column: pd.Series, bins: int) -> pd.Series:
     values = column.astype(np.float64)
-    edges: Array = np.unique(np.quantile(values.dropna(), np.linspace(0, 1, bins + 1)[1:-1])) if values.notna().any() else np.empty(0)
+    edges: Array = (
+        np.unique(np.quantile(values.dropna(), np.linspace(0, 1, bins + 1)[1:-1]))
+        if values.notna().any()
+        else np.empty(0)
+    )
     place = np.searchsorted(edges, values.to_numpy(), side="left").astype(float)
     names = [f"bin {i + 1} of {len(edges) + 1}{_span(edges, i)}" for i in range(len(edges) + 1)]
     return pd.Series([None if math.isnan(v) else names[int(i)] for v, i in zip(values, place, strict=True)])

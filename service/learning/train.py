@@ -19,12 +19,12 @@ from service.learning.card import portrait
 from service.learning.frames import EVENT_TIME, LABEL, between, labels, require
 from service.learning.gate import Evidence, RefitEvidence, judge_challenger, judge_refit
 from service.learning.lineage import parameters
-from service.learning.ripeness import Maturity, coverage, embargo_of, maturity_of
 from service.learning.metric import Metric, metric_of
 from service.learning.preconditions import Stretch
 from service.learning.predictor import Predictor
 from service.learning.regime import OldRegime
 from service.learning.resampling import Answers
+from service.learning.ripeness import Maturity, coverage, embargo_of, maturity_of
 from service.learning.slices import slices_of
 
 __all__ = ["Challenge", "challenge"]

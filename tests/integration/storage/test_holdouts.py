@@ -25,9 +25,7 @@ def use(run: int) -> Use:
 
 def note(database: Database, model: str, run: int, attempt: int = 1) -> bool:
     with database.write() as conn:
-        return holdouts.note(
-            conn, model, use(run), attempt=attempt, rows=300, outcome=Outcome.INCONCLUSIVE, at=AT
-        )
+        return holdouts.note(conn, model, use(run), attempt=attempt, rows=300, outcome=Outcome.INCONCLUSIVE, at=AT)
 
 
 def test_each_attempt_leaves_one_use_and_writing_it_again_leaves_no_second(known: Database) -> None:

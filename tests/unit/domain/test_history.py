@@ -46,7 +46,7 @@ def test_a_history_says_itself_as_it_is_written(text: str) -> None:
     ],
 )
 def test_what_is_no_history_is_refused_and_the_part_at_fault_is_named(text: str, named: str) -> None:
-    with pytest.raises(ValueError, match="history|weighting|half-life|neither") as caught:
+    with pytest.raises(ValueError, match=r"history|weighting|half-life|neither") as caught:
         parse_history(text)
     assert named in str(caught.value)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from service.domain.gate import Circumstances, Outcome, Use
-from service.learning.ripeness import Maturity
 from service.learning.preconditions import Stretch, looks_at, preconditions, worn
+from service.learning.ripeness import Maturity
 from service.spec import Gate
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
