@@ -56,7 +56,7 @@ def in_phase(times: pd.Series, *, first: pd.Timestamp, last: pd.Timestamp, seaso
         return np.ones(len(times), dtype=bool)
     length = round(period.total_seconds() * 1e6)
     moments = times.to_numpy(dtype="datetime64[us]").astype(np.int64)
-    since = (moments - int(first.value // 1000 if first.unit == "ns" else first.as_unit("us").value)) % length
+    since = (moments - first.value // 1000) % length
     within: NDArray[np.bool_] = since <= (last - first) // pd.Timedelta(microseconds=1)
     return within
 
@@ -86,7 +86,8 @@ def cut(
         moments = times.to_numpy(dtype="datetime64[us]").astype(np.int64)
         length = round(window.duration.total_seconds() * 1e6)
         end = int(moments[-1])
-        count = int((end - int(moments[0])) // length)
+        gap = (end - int(moments[0])) / max(len(moments) - 1, 1)  # the first row stands for the time before it, too
+        count = int((end - int(moments[0]) + gap) // length)
         edges = end - length * np.arange(count, -1, -1)
         places = np.searchsorted(moments, edges, side="right")
     else:

@@ -24,7 +24,7 @@ from service.domain.policy import Drift
 from service.domain.spec import Schema
 from service.learning.blocks import Season, blocks_of, cut, season_of
 from service.learning.columns import FEWEST, thinned, values_of
-from service.learning.distances import distances_of
+from service.learning.distances import distances_of, is_fast
 from service.learning.frames import EVENT_TIME, require
 from service.learning.level import Limit, limit_of, wide_limit_of
 
@@ -37,6 +37,10 @@ _WINDOWS_NEEDED = 40
 _FEWEST_WINDOWS = 4
 """Below so many not even a spread can be told."""
 _MOST_WINDOWS = 400
+_MOST_VALUES = 4e8
+"""Of all windows together: with many rows and columns fewer windows are looked at, though never fewer than 100."""
+_MOST_ASKED = 60
+"""Windows, where Evidently itself is asked for each: some milliseconds a column."""
 ROWS = 4
 """A calibration looks at most at so many times the rows that one check compares."""
 _WEIGHT_FLOOR = 0.2
@@ -163,7 +167,7 @@ def calibrate(
         return replace(blank, reason="the reference holds no stretch of time")
     stretches = cut(
         kept[EVENT_TIME], window, share=share, fewest=max(FEWEST, round(policy.min_rows * share)),
-        most=_MOST_WINDOWS, in_a_row=max(policy.confirm, 2),
+        most=_most(schema, policy, rows=len(kept)), in_a_row=max(policy.confirm, 2),
     )  # fmt: skip
     if len(stretches) < _FEWEST_WINDOWS:
         return replace(blank, reason=f"the reference holds {len(stretches)} windows of {window}")
@@ -232,6 +236,13 @@ def _measured(
         blank, columns=columns, season=season,
         places=tuple(place for place, _ in told), statistics=tuple(round(t, 6) for _, t in told),
     )  # fmt: skip
+
+
+def _most(schema: Schema, policy: Drift, *, rows: int) -> int:
+    """Return how many windows are looked at, at most, so that a calibration takes seconds."""
+    if not is_fast(policy.numeric, policy.categorical):
+        return _MOST_ASKED
+    return int(np.clip(_MOST_VALUES / (rows * len(schema.features)), 100, _MOST_WINDOWS))
 
 
 def _left_out(found: NDArray[np.float64], floor: float) -> NDArray[np.float64]:

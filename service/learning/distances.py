@@ -16,7 +16,7 @@ from service.learning.blocks import Block
 from service.learning.columns import FEWEST, NULL, Values, grouped, pair_of
 from service.learning.statistic import as_distance, statistic_of
 
-__all__ = ["Categories", "Distances", "Numbers", "distances_of"]
+__all__ = ["Categories", "Distances", "Numbers", "distances_of", "is_fast"]
 
 _SPARSE = 8
 """Where so many times fewer rows take part than there are, they are sorted afresh."""
@@ -36,6 +36,11 @@ def distances_of(values: Values, method: str) -> Distances:
     if values.kind == "categorical" and method == "jensenshannon":
         return Categories(values.series)
     return _Evidently(values, method)
+
+
+def is_fast(numeric: str, categorical: str) -> bool:
+    """Return whether no column of these methods has to be asked of Evidently."""
+    return numeric == "wasserstein" and categorical in {"jensenshannon", "TVD"}
 
 
 class Numbers:

@@ -55,11 +55,14 @@ def test_the_loop_learns_serves_notices_retrains_and_promotes(loop: Loop) -> Non
     assert first.generation == 1
     with loop.database.read() as conn:
         start = versions.get(conn, "shop", 1).learned_until
+        assert len((versions.get(conn, "shop", 1).calibration or {})["statistics"]) == 4
         assert "torn.py" in (models.get(conn, "torn").error or "")
 
     calm = [loop.stream_week(start + (week + 1) * WEEK) for week in range(2)]
     assert [check.verdict for check in calm] == ["clean", "clean"]
     assert [check.degraded for check in calm] == [False, False]
+    tested = (calm[0].examination or {})["drift"]
+    assert (tested["state"], tested["blocks"], tested["expected_alarms"]) == ("uncalibrated", 4, None)
     assert all((check.examination or {})["performance"]["labelled"] > 160 for check in calm)
 
     # Nothing that was known before the world turned passes on the week after it: the gate says no.

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from service.api.metrics import samples
+from service.api.reads import described
 from service.control.leader import Term
 from service.control.monitor import Monitor
 from service.control.tasks import CheckTask, Failure, Report, Seen
 from service.control.verdict import Judged
-from service.domain.check import CheckState, Examination, Performance, Verdict
+from service.domain.check import CheckState, DriftTest, Examination, Performance, Verdict
 from service.domain.run import RunState, Trigger
 from service.storage import audit, checks, models, runs
 from service.storage.champions import Champion
@@ -85,11 +87,17 @@ def bench(term: Term, champion: Champion) -> Bench:
     return Bench(term)
 
 
+TEST = DriftTest(
+    state="calibrated", statistic=4.5, threshold=3.0, blocks=60, level=0.02, expected_alarms=0.75, culprits=("a",),
+    reason="as told",
+)  # fmt: skip
+
+
 def seen(verdict: Verdict = Verdict.CLEAN, *, loss: float | None = 0.2, new_labels: int = 1000) -> Seen:
     performance = Performance(
         metric="accuracy", value=None, loss=loss, reference_loss=0.2, rows=100, labelled=90, delay_p50_s=1.0
     )
-    examination = Examination(verdict=verdict, reason="as told", rows=100, performance=performance)
+    examination = Examination(verdict=verdict, reason="as told", rows=100, performance=performance, drift=TEST)
     return Seen(examination=examination, window_from=AT, new_labels=new_labels, lake_version=3, seconds=0.1)
 
 
@@ -155,6 +163,20 @@ def test_a_clean_window_starts_none(bench: Bench) -> None:
     bench.says(seen())
     assert bench.runs() == []
     assert bench.check().degraded is False
+
+
+def test_a_second_drifted_window_in_a_row_confirms_an_alarm_and_it_stands_beside_what_was_expected(bench: Bench) -> None:
+    for day, verdict in ((7, Verdict.DRIFTED), (14, Verdict.DRIFTED), (21, Verdict.DRIFTED), (28, Verdict.CLEAN)):
+        bench.look(day=day)
+        bench.says(seen(verdict))
+    assert [judged.alarmed for judged in bench.judged] == [False, True, False, False]
+    with bench.term.database.read() as conn:
+        told = {name: value for name, labels, value in samples(conn) if labels == (MODEL,)}
+        shown = described(conn, models.get(conn, MODEL)).drift_test
+    assert (told["drift_realised_alarms_90d"], told["drift_expected_alarms_90d"]) == (1.0, 0.75)
+    assert (told["drift_family_statistic"], told["drift_family_threshold"], told["drift_calibrated"]) == (4.5, 3.0, 1.0)
+    assert shown is not None
+    assert (shown.realised_alarms, shown.expected_alarms, shown.culprits) == (1, 0.75, ["a"])
 
 
 def test_an_operators_run_stands_in_the_way_and_is_named(bench: Bench) -> None:

@@ -24,7 +24,7 @@ def _cut(times: pd.Series, window: str, **options: float) -> list[tuple[int, int
 def test_windows_of_time_hold_their_length_and_end_where_the_reference_ends() -> None:
     times = _times(30)
     found = _cut(times, "1d")
-    assert len(found) == 29
+    assert len(found) == 30
     assert found[-1][2] == len(times)
     assert {stop - start for _, start, stop in found} == {48}
 

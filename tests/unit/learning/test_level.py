@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from service.learning.level import HIGHEST_LEVEL, limit_of, wide_limit_of
 
@@ -11,12 +12,13 @@ PLACES = tuple(range(200))
 
 def test_the_chance_of_a_confirmed_alarm_is_the_rate_whatever_the_distribution() -> None:
     random, many, rate = np.random.default_rng(1), 60, 1 / 400
-    hits = 0
-    for _ in range(12_000):
-        values = random.standard_t(2, size=many + 2)
-        limit = limit_of(values[:many], range(0, 2 * many, 2), rate=rate, confirm=2)
-        hits += bool((values[many:] >= limit.threshold).all())
-    assert abs(hits - 30) < 2.6 * np.sqrt(30)  # 12,000 / 400; 99 % of a Poisson count
+    chances = []
+    for _ in range(600):
+        limit = limit_of(random.standard_t(2, size=many), range(0, 2 * many, 2), rate=rate, confirm=2)
+        chances.append(stats.t.sf(limit.threshold, 2) ** 2)  # of two new windows
+    error = np.std(chances) / np.sqrt(len(chances))
+    assert abs(np.mean(chances) - rate) < 2.6 * error
+    assert error < 0.2 * rate
 
 
 def test_a_smaller_budget_never_lowers_the_threshold() -> None:
