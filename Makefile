@@ -19,7 +19,7 @@ export DO_NOT_TRACK := 1
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check fix bench bench-serving chaos lock clean
+.PHONY: help demo serve test check fix bench bench-decisions bench-serving chaos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ fix: $(STAMP) ## format the code, repair what ruff can repair
 
 bench: $(STAMP) ## reproduce the loop's results on both data sets
 	@$(BIN)/python bench/loop.py
+
+bench-decisions: $(STAMP) ## measure false alarms, delays, broken data and accuracy for its cost (10 minutes; QUICK=1: 2)
+	@$(BIN)/python bench/decisions.py $(if $(filter-out 0,$(QUICK)),--quick)
 
 bench-serving: $(STAMP) ## measure serving beside its peers, then what disturbs it (needs wrk; 1 hour; QUICK=1: 3 minutes)
 	@code=0; $(BIN)/python bench/serving.py $(if $(filter-out 0,$(QUICK)),--quick) || code=$$?; \
