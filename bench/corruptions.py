@@ -110,7 +110,7 @@ def _duplicates(case: Case) -> Broken:
 
 
 def _late(case: Case) -> Broken:
-    """A batch of three weeks ago is sent again at the window's end."""
+    """Send a batch of three weeks ago again at the window's end."""
     size = len(case.window) - case.start()
     old = case.reference.iloc[-4 * len(case.window) :].iloc[:size]
     end = case.window[EVENT_TIME].iloc[-1]

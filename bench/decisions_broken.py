@@ -1,4 +1,4 @@
-"""Broken data: what is quarantined, what is called broken though it only moved, and what is learned from what is missed.
+"""Broken data: what is quarantined, what is called broken though it only moved, what is learned from what is missed.
 
 Fixed before: 17 kinds of corruption in the newest 10, 50 and 100 % of a week's rows, at five onsets, on the two shipped
 streams and on two made up; every kind of drift in `bench.corruptions` at each of 10 onsets as the other class. Default
@@ -137,9 +137,7 @@ def _learned(source: Source, missed: list[tuple[str, float, Case, pd.DataFrame]]
         rows = pd.concat([case.reference, window]).sort_values(EVENT_TIME, kind="stable")
         until = rows[EVENT_TIME].iloc[-1].to_pydatetime()
         try:
-            challenger = challenge(
-                source.spec, source.schema, rows, champion=first.predictor, until=until, seed=0
-            )
+            challenger = challenge(source.spec, source.schema, rows, champion=first.predictor, until=until, seed=0)
             outcome = challenger.gate.outcome
         except TrainingFailed:
             outcome = Outcome.FAIL
@@ -163,8 +161,13 @@ def section(results: list[dict[str, Any]], *, quick: bool, seconds: float) -> Se
     promoted = [one for one in learned if one["outcome"] == Outcome.PASS.value]
     targets = [
         Target(words=f"{caught:.1%} of {len(cells)} broken windows quarantined ≥ {BROKEN:.0%}", met=caught >= BROKEN),
-        Target(words=f"{false:.1%} of {len(drift)} windows of clean drift quarantined ≤ {CLEAN:.0%}", met=false <= CLEAN),
-        Target(words=f"{len(promoted)} of {len(learned)} challengers that learned a missed window promoted", met=not promoted),
+        Target(
+            words=f"{false:.1%} of {len(drift)} windows of clean drift quarantined ≤ {CLEAN:.0%}", met=false <= CLEAN
+        ),
+        Target(
+            words=f"{len(promoted)} of {len(learned)} challengers that learned a missed window promoted",
+            met=not promoted,
+        ),
     ]
     return Section(
         name="decisions_broken",
@@ -201,15 +204,18 @@ def _notes(cells: list[dict[str, Any]], drift: list[dict[str, Any]], learned: li
     for cell in cells:
         if not cell["found"]:
             missed[f"{cell['kind']} {cell['share']:.0%}"].append(cell["stream"])
-    false = sorted({f"{cell['stream']}: {cell['kind']} ({', '.join(cell['found'])})" for cell in drift if cell["found"]})
-    by_share = {
-        share: [bool(cell["found"]) for cell in cells if cell["share"] == share] for share in SHARES
-    }
+    false = sorted(
+        {f"{cell['stream']}: {cell['kind']} ({', '.join(cell['found'])})" for cell in drift if cell["found"]}
+    )
+    by_share = {share: [bool(cell["found"]) for cell in cells if cell["share"] == share] for share in SHARES}
     return [
         "quarantined by share of the rows: "
         + ", ".join(f"{share:.0%}: {np.mean(own):.1%}" for share, own in by_share.items() if own),
-        "missed: " + ("; ".join(f"{what} ({', '.join(sorted(set(who)))} {len(who)})" for what, who in missed.items()) or "none"),
+        "missed: "
+        + ("; ".join(f"{what} ({', '.join(sorted(set(who)))} {len(who)})" for what, who in missed.items()) or "none"),
         "clean drift that was quarantined: " + ("; ".join(false) or "none"),
         "challengers that learned a missed window, by the gate: "
-        + (", ".join(f"{one['stream']} {one['kind']} {one['share']:.0%} {one['outcome']}" for one in learned) or "none"),
+        + (
+            ", ".join(f"{one['stream']} {one['kind']} {one['share']:.0%} {one['outcome']}" for one in learned) or "none"
+        ),
     ]

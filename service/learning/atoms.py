@@ -1,4 +1,4 @@
-"""Atoms: one value in many rows that the reference hardly knew. A sentinel for "unknown", or the end of a clipped range."""
+"""Atoms: one value in many rows that the reference hardly knew. A sentinel, or the end of a clipped range."""
 
 from typing import Any
 
@@ -84,7 +84,7 @@ def _told(
 ) -> Finding:
     cause = "a sentinel for unknown values?" if check == "sentinel" else "values clipped?"
     words = (
-        f"{feature.name} is {value:g} in {share:.1%} of the rows (before: {usual:.1%}, limit {policy.atom:.0%}), {why}: "
-        f"{cause}"
+        f"{feature.name} is {value:g} in {share:.1%} of the rows (before: {usual:.1%}, limit {policy.atom:.0%}), {why}"
+        f": {cause}"
     )
     return Finding(check=check, column=feature.name, value=share, limit=policy.atom, reason=words)

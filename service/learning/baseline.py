@@ -1,5 +1,6 @@
-"""What a version takes with it from its holdout, so that checks can judge it later: losses by block, and how to
-estimate a loss without labels. A few hundred numbers, stored as JSON with the version's metrics.
+"""What a version takes with it from its holdout, so that checks can judge it later.
+
+Losses by block, and how to estimate a loss without labels: a few hundred numbers, stored as JSON with its metrics.
 
 The fit that is promoted may be a refit that has learned the holdout: these figures are of the fit that was judged, on
 rows that it had not seen.

@@ -106,7 +106,7 @@ class Calibration:
 
     @staticmethod
     def from_json(plain: Mapping[str, Any] | None) -> "Calibration | None":
-        """Return what `to_json` gave; None where a version was stored without one, or by a release that wrote others."""
+        """Return what `to_json` gave; None where a version was stored without, or by a release that wrote others."""
         try:
             return None if not plain else TypeAdapter(Calibration).validate_python(plain)
         except ValidationError:

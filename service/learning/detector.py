@@ -1,4 +1,4 @@
-"""A change detector on matured losses: has a champion's loss risen for certain, or is it chance?
+"""A change detector on matured losses: whether a champion's loss has risen for certain, or by chance.
 
 A one-sided CUSUM over blocks of rows. Its threshold is what the same statistic reaches when holdout and window are both
 drawn again, in contiguous pieces, from the holdout's own blocks: losses that follow one another (a hard day comes after
@@ -75,7 +75,9 @@ def change(holdout: Mapping[str, Any] | None, now: Blocks | None, *, level: floa
         )
         return Change(worse=None, reason=words)
     if before.means.std() == 0:
-        return Change(worse=None, reason=f"the holdout's blocks all have the loss {before.mean:.4g}: no spread is known")
+        return Change(
+            worse=None, reason=f"the holdout's blocks all have the loss {before.mean:.4g}: no spread is known"
+        )
     statistic = float(_cusum(before.means[None, :], now.means[None, :])[0])
     threshold = _threshold(before.means, len(now.means), level=level, seed=seed)
     risen = statistic > threshold

@@ -192,9 +192,9 @@ def _missing(
     if rest <= 0 or any(not _in_proportion(value, others, now, history) for value in others):
         return []
     words = (
-        f"{feature.name} holds {_named(absent)} in {sum(now.get(value, 0.0) for value in absent):.1%} of the rows, which "
-        f"was there all the time with {sum(absent.values()):.1%} at least, and the other categories as ever: a source "
-        "that is missing?"
+        f"{feature.name} holds {_named(absent)} in {sum(now.get(value, 0.0) for value in absent):.1%} of the rows, "
+        f"which was there all the time with {sum(absent.values()):.1%} at least, and the other categories as ever: "
+        "a source that is missing?"
     )
     value = sum(absent.values())
     return [_finding("missing", feature, value, min(absent.values()), words)]

@@ -1,5 +1,7 @@
 """Label maturity: up to which moment have the labels mostly arrived? Early labels are biased, so newer rows wait."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
@@ -44,7 +46,7 @@ def mature_rows(answered: pd.DataFrame, window: Window) -> tuple[pd.DataFrame, f
     size = _size(ordered, window)
     # Counted back from the newest row: the oldest cohort is the one that may be cut off.
     bounds = np.arange(len(ordered), -1, -size)
-    shares = np.array([known[low:high].mean() for high, low in zip(bounds[:-1], bounds[1:], strict=True)])
+    shares = np.array([known[low:high].mean() for high, low in pairwise(bounds)])
     if not len(shares):
         return ordered.iloc[: int(np.flatnonzero(known)[-1]) + 1], float(known.mean())
     parts = np.array_split(shares, min(_AGES, len(shares)))

@@ -9,9 +9,9 @@ import pandas as pd
 from service.domain.check import Performance
 from service.domain.duration import Window
 from service.domain.spec import Schema
-from service.learning.losses import Blocks, blocks_of, by_words
 from service.learning.detector import change
 from service.learning.frames import EVENT_TIME, LABEL, OUTPUT, between
+from service.learning.losses import Blocks, blocks_of, by_words
 from service.learning.maturity import mature_rows
 from service.learning.metric import Metric, metric_of
 
@@ -167,9 +167,7 @@ def _extra(schema: Schema, known: pd.DataFrame) -> dict[str, float]:
     return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
-def _maturity(
-    answered: pd.DataFrame, stretch: pd.DataFrame, known: pd.DataFrame, reached: float
-) -> dict[str, float]:
+def _maturity(answered: pd.DataFrame, stretch: pd.DataFrame, known: pd.DataFrame, reached: float) -> dict[str, float]:
     """Return how ripe the judged rows are: what a reader needs to trust the figures beside them."""
     if stretch.empty:
         return {"coverage_reached": reached}

@@ -1,4 +1,4 @@
-"""Support: does the window lie where the reference has rows? Where it does not, no estimate from the reference holds."""
+"""Support: does a window lie where the reference has rows? Where it does not, no estimate from it holds."""
 
 from dataclasses import dataclass
 

@@ -96,8 +96,8 @@ def _slipped(output: Any, truth: Any, right: float, usual: float | None) -> tupl
     if shares[lag] - right < _APART or shares[lag] < _AGAIN * usual:
         return None
     words = (
-        f"{right:.0%} of the answers are right as the labels stand and {shares[lag]:.0%} by the label {lag} rows on (on "
-        f"the holdout: {usual:.0%}): other rows' labels?"
+        f"{right:.0%} of the answers are right as the labels stand and {shares[lag]:.0%} by the label {lag} rows on "
+        f"(on the holdout: {usual:.0%}): other rows' labels?"
     )
     return lag, words
 

@@ -1,4 +1,4 @@
-"""Values in another unit: multiplied by a factor, converted by a known formula, or beyond all reach in part of the rows."""
+"""Values in another unit: times a factor, converted by a known formula, or out of all reach in part of the rows."""
 
 from typing import Any
 

@@ -65,10 +65,12 @@ def importance(predictor: Predictor, metric: Metric, rows: pd.DataFrame, *, seed
         before = metric.loss(truth, *predictor.answer(known))
         return {
             feature.name: float(
-                np.mean([
-                    metric.loss(truth, *predictor.answer(_shuffled(known, feature.name, random))) - before
-                    for _ in range(_REPEATS)
-                ])
+                np.mean(
+                    [
+                        metric.loss(truth, *predictor.answer(_shuffled(known, feature.name, random))) - before
+                        for _ in range(_REPEATS)
+                    ]
+                )
             )
             for feature in predictor.schema.features
         }

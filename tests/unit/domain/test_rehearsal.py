@@ -50,9 +50,14 @@ def recorded(policy: Retrain, losses: list[float], *, ends: str = END) -> list[P
                 promoted, generation, degraded = situation.now, generation + 1, 0
         checks.append(
             PastCheck(
-                id=str(week), generation=generation - (run is not None and run.end == "promoted"), policy=policy,
-                situation=situation, decision=decision, performance=performance, run=run,
-            )  # fmt: skip
+                id=str(week),
+                generation=generation - (run is not None and run.end == "promoted"),
+                policy=policy,
+                situation=situation,
+                decision=decision,
+                performance=performance,
+                run=run,
+            )
         )
     return checks
 

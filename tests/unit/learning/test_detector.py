@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from service.domain.duration import parse_window
 from service.domain.spec import Feature, Schema
-from service.learning.losses import blocks_of, by_words
 from service.learning.detector import LEVEL, change
+from service.learning.losses import blocks_of, by_words
 from service.learning.performance import realised
 
 PER_DAY, HOLDOUT, WINDOW, GAP = 24, 14, 7, 3
@@ -106,8 +106,6 @@ def test_a_check_says_worse_in_words_with_figures_and_nothing_where_the_version_
         assert found.worse is worse
         assert "CUSUM" in found.reason
         assert any(character.isdigit() for character in found.reason)
-    plain = realised(
-        schema, "accuracy", _answered(0.5, 4), window=parse_window("7d"), reference_loss=0.2, min_rows=50
-    )
+    plain = realised(schema, "accuracy", _answered(0.5, 4), window=parse_window("7d"), reference_loss=0.2, min_rows=50)
     assert plain.worse is None
     assert plain.loss is not None

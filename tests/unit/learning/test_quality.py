@@ -107,7 +107,7 @@ def test_clean_weeks_break_nothing() -> None:
         (lambda w: w.assign(change=w["change"].where(w.index < 150, w["change"] * 1000)), ("beyond", "change")),
         (lambda w: w.assign(event_time=w["event_time"] + pd.Timedelta("8h")), ("clock", "price")),
         (lambda w: w[w["size"] != "m"], ("missing", "size")),
-        ],
+    ],
 )
 def test_each_breakage_is_found_alone(
     broken: Callable[[pd.DataFrame], pd.DataFrame], expected: tuple[str, str | None]

@@ -1,5 +1,7 @@
 """Broken labels are told from concept drift by what puts them right; labels that fit nothing are drift."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +20,8 @@ CLASSES = Schema(
 )
 NUMBERS = Schema(model="m", task="regression", timestamp="at", label="number", features=(Feature("a"),))
 N = 400
+
+Break = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 def _classes() -> pd.DataFrame:
@@ -61,7 +65,7 @@ def test_sound_labels_and_labels_that_fit_nothing_any_more_are_no_finding() -> N
         (lambda rows: rows.assign(label="c"), "labels_constant"),
     ],
 )
-def test_labels_of_classes_that_are_renamed_slipped_or_frozen_are_found(broken, expected) -> None:  # type: ignore[no-untyped-def]
+def test_labels_of_classes_that_are_renamed_slipped_or_frozen_are_found(broken: Break, expected: str) -> None:
     assert _found(broken(_classes())) == [expected]
 
 
@@ -73,5 +77,5 @@ def test_labels_of_classes_that_are_renamed_slipped_or_frozen_are_found(broken, 
         (lambda rows: rows.assign(label=0.0), "labels_constant"),
     ],
 )
-def test_labels_of_numbers_in_another_unit_slipped_or_frozen_are_found(broken, expected) -> None:  # type: ignore[no-untyped-def]
+def test_labels_of_numbers_in_another_unit_slipped_or_frozen_are_found(broken: Break, expected: str) -> None:
     assert _found(broken(_numbers())) == [expected]
