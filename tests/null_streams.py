@@ -60,7 +60,9 @@ def columns_of(kind: str, random: np.random.Generator, rows: int) -> NDArray[np.
     memory = {"AR 0.5": 0.5, "AR 0.9": 0.9}.get(kind, 0.0)
     values: NDArray[np.float64] = signal.lfilter([np.sqrt(1 - memory**2)], [1, -memory], noise, axis=0)[200:]
     if kind == "weekly season":
-        values += 2 * np.sin(2 * np.pi * np.arange(rows) / 168)[:, None] + np.sin(2 * np.pi * np.arange(rows) / 24)[:, None]
+        values += (
+            2 * np.sin(2 * np.pi * np.arange(rows) / 168)[:, None] + np.sin(2 * np.pi * np.arange(rows) / 24)[:, None]
+        )
     return values
 
 
@@ -68,7 +70,9 @@ def stamped(kind: str, values: NDArray[np.float64], random: np.random.Generator)
     """Return the stream as rows, one an hour."""
     frame = pd.DataFrame(values, columns=[f"f{place}" for place in range(values.shape[1])])
     if kind == "50 categories":
-        frame = pd.DataFrame(random.integers(0, 50, size=values.shape), columns=frame.columns).astype(str).astype(object)
+        frame = (
+            pd.DataFrame(random.integers(0, 50, size=values.shape), columns=frame.columns).astype(str).astype(object)
+        )
     times = pd.date_range("2026-01-05", periods=len(frame), freq="1h", tz="UTC").astype("datetime64[us, UTC]")
     return frame.assign(event_time=times, output=values[:, 0])
 
@@ -98,6 +102,7 @@ if __name__ == "__main__":
             told = false_alarms(one, streams=int(sys.argv[1]) if len(sys.argv) > 1 else 80, window=rows)
             share = told.alarms / told.windows
             sys.stdout.write(
-                f"| {one} | {rows} | {told.level:.4f} | {share:.4f} | {told.alarms} of {told.windows} | {told.bounds} |\n"
+                f"| {one} | {rows} | {told.level:.4f} | {share:.4f} | {told.alarms} of {told.windows} "
+                f"| {told.bounds[0]}–{told.bounds[1]} |\n"
             )
             sys.stdout.flush()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -94,7 +95,7 @@ def cut(
         rows = max(round((window.rows or 1) * share), 1)
         count = len(times) // rows
         places = len(times) - rows * np.arange(count, -1, -1)
-    for place, (start, stop) in enumerate(zip(places[:-1], places[1:], strict=True)):
+    for place, (start, stop) in enumerate(pairwise(places)):
         if stop - start >= fewest:
             found.append((place, int(start), int(stop)))
     if len(found) <= most:
@@ -104,9 +105,7 @@ def cut(
     return [found[i] for i in wanted]
 
 
-def blocks_of(
-    frame: pd.DataFrame, stretches: Sequence[tuple[int, int, int]], *, season: Season
-) -> list[Block]:
+def blocks_of(frame: pd.DataFrame, stretches: Sequence[tuple[int, int, int]], *, season: Season) -> list[Block]:
     """Return each stretch with what it is compared with: the reference without it, at the same hours."""
     times, found = frame[EVENT_TIME], []
     for place, start, stop in stretches:

@@ -73,11 +73,9 @@ def pairs_of(schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: 
     most = min(policy.sample, _PERMUTED) if policy.categorical == "TVD" else policy.sample
     reference, window = thinned(reference, most), thinned(window, most)
     before = {values.column: values for values in values_of(schema, reference)}
-    pairs = []
-    for now in values_of(schema, window):
-        if now.column in before:
-            pairs.append(pair_of(now, before[now.column].series, now.series))
-    return tuple(pairs)
+    return tuple(
+        pair_of(now, before[now.column].series, now.series) for now in values_of(schema, window) if now.column in before
+    )
 
 
 def pair_of(values: Values, reference: pd.Series, window: pd.Series) -> Pair:
@@ -180,8 +178,10 @@ def _categorical(column: str, role: Any, reference: pd.Series, window: pd.Series
         obstacle = _obstacle((reference[reference != NULL]).to_numpy(), (window[window != NULL]).to_numpy())
         return Pair(column=column, role=role, kind="categorical", reference=reference, window=window, obstacle=obstacle)
     shares = reference.value_counts(normalize=True).sort_index()
-    groups = grouped(shares.to_numpy(), len(window), alone=(shares.index == NULL))
-    names = {value: value if group < 0 else f"(rare {group + 1})" for value, group in zip(shares.index, groups, strict=True)}
+    groups = grouped(np.asarray(shares, dtype=np.float64), len(window), alone=(shares.index == NULL))
+    names = {
+        value: value if group < 0 else f"(rare {group + 1})" for value, group in zip(shares.index, groups, strict=True)
+    }
     now = window.map(lambda value: names.get(value, "(unseen)"))
     unseen = float((now == "(unseen)").mean())
     return Pair(

@@ -165,7 +165,9 @@ def test_a_clean_window_starts_none(bench: Bench) -> None:
     assert bench.check().degraded is False
 
 
-def test_a_second_drifted_window_in_a_row_confirms_an_alarm_and_it_stands_beside_what_was_expected(bench: Bench) -> None:
+def test_a_second_drifted_window_in_a_row_confirms_an_alarm_and_it_stands_beside_what_was_expected(
+    bench: Bench,
+) -> None:
     for day, verdict in ((7, Verdict.DRIFTED), (14, Verdict.DRIFTED), (21, Verdict.DRIFTED), (28, Verdict.CLEAN)):
         bench.look(day=day)
         bench.says(seen(verdict))

@@ -16,7 +16,9 @@ def test_a_budget_is_so_many_alarms_in_so_long(text: str, alarms: float) -> None
     assert parse_budget(text).in_days(90) == pytest.approx(alarms)
 
 
-@pytest.mark.parametrize("text", ["", "1", "1 per", "per 90d", "one per 90d", "-1 per 90d", "1 per 90 moons", "1 in 90d"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "1 per", "per 90d", "one per 90d", "-1 per 90d", "1 per 90 moons", "1 in 90d"]
+)
 def test_what_is_no_budget_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match=r"such as"):
         parse_budget(text)

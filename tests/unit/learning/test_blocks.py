@@ -49,7 +49,14 @@ def test_of_many_windows_some_are_looked_at_in_adjacent_pairs() -> None:
 
 @pytest.mark.parametrize(
     ("days", "window", "season"),
-    [(60, "7d", "none"), (60, "1d", "week"), (60, "1h", "week"), (10, "1h", "day"), (10, "1d", "none"), (2, "1h", "none")],
+    [
+        (60, "7d", "none"),
+        (60, "1d", "week"),
+        (60, "1h", "week"),
+        (10, "1h", "day"),
+        (10, "1d", "none"),
+        (2, "1h", "none"),
+    ],
 )
 def test_like_hours_are_compared_where_the_reference_knows_enough_of_them(days: int, window: str, season: str) -> None:
     length = parse_window(window).duration
