@@ -102,7 +102,7 @@ if __name__ == "__main__":
             told = false_alarms(one, streams=int(sys.argv[1]) if len(sys.argv) > 1 else 80, window=rows)
             share = told.alarms / told.windows
             sys.stdout.write(
-                f"| {one} | {rows} | {told.level:.4f} | {share:.4f} "
-                f"| {told.alarms} of {told.windows} | {told.bounds} |\n"
+                f"| {one} | {rows} | {told.level:.4f} | {share:.4f} | {told.alarms} of {told.windows} "
+                f"| {told.bounds[0]}–{told.bounds[1]} |\n"
             )
             sys.stdout.flush()

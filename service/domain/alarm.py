@@ -1,4 +1,4 @@
-"""Confirmed alarms: so many disjoint windows in a row that have drifted. Counted once, when the last is seen."""
+"""Confirmed alarms: so many disjoint windows in a row that have drifted, counted once, at the last of them."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

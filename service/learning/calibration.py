@@ -106,7 +106,7 @@ class Calibration:
 
     @staticmethod
     def from_json(plain: Mapping[str, Any] | None) -> "Calibration | None":
-        """Return what `to_json` gave; None where a version was stored without, or by a release that wrote others."""
+        """Return what `to_json` gave; None where a version has none, or another release wrote it."""
         try:
             return None if not plain else TypeAdapter(Calibration).validate_python(plain)
         except ValidationError:
@@ -214,10 +214,9 @@ def _measured(
     columns: dict[str, Measured] = {}
     scores = []
     for values in values_of(schema, kept):
-        method = policy.numeric if values.kind == "numeric" else policy.categorical
-        if method == "TVD":
+        if values.kind == "categorical" and policy.categorical == "TVD":
             continue  # a thousand permutations for every window: it keeps its fixed threshold
-        ready = distances_of(values, method)
+        ready = distances_of(values, policy)
         found = np.array([np.nan if (d := ready.distance(block)) is None else d for block in blocks])
         if np.isfinite(found).sum() < _FEWEST_WINDOWS:
             continue

@@ -178,7 +178,7 @@ def _categorical(column: str, role: Any, reference: pd.Series, window: pd.Series
         obstacle = _obstacle((reference[reference != NULL]).to_numpy(), (window[window != NULL]).to_numpy())
         return Pair(column=column, role=role, kind="categorical", reference=reference, window=window, obstacle=obstacle)
     shares = reference.value_counts(normalize=True).sort_index()
-    groups = grouped(shares.to_numpy(), len(window), alone=(shares.index == NULL))
+    groups = grouped(np.asarray(shares, dtype=np.float64), len(window), alone=(shares.index == NULL))
     names = {
         value: value if group < 0 else f"(rare {group + 1})" for value, group in zip(shares.index, groups, strict=True)
     }

@@ -12,9 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import rel_entr
 
+from service.domain.policy import Drift
 from service.learning.blocks import Block
 from service.learning.columns import FEWEST, NULL, Values, grouped, pair_of
-from service.learning.statistic import as_distance, statistic_of
+from service.learning.statistic import as_distance, method_of, statistic_of
 
 __all__ = ["Categories", "Distances", "Numbers", "distances_of", "is_fast"]
 
@@ -29,13 +30,14 @@ class Distances(Protocol):
         """Return how far the block lies from the rest; None where it cannot be evaluated."""
 
 
-def distances_of(values: Values, method: str) -> Distances:
-    """Return the column, made ready for a method."""
-    if values.kind == "numeric" and method == "wasserstein":
-        return Numbers(values.series.to_numpy(dtype=np.float64, na_value=np.nan))
-    if values.kind == "categorical" and method == "jensenshannon":
+def distances_of(values: Values, policy: Drift) -> Distances:
+    """Return the column, made ready for the policy's methods."""
+    if values.kind == "numeric" and policy.numeric == "wasserstein":
+        still = policy.categorical == "jensenshannon"
+        return Numbers(values.series.to_numpy(dtype=np.float64, na_value=np.nan), still=still)
+    if values.kind == "categorical" and policy.categorical == "jensenshannon":
         return Categories(values.series)
-    return _Evidently(values, method)
+    return _Evidently(values, policy)
 
 
 def is_fast(numeric: str, categorical: str) -> bool:
@@ -46,8 +48,8 @@ def is_fast(numeric: str, categorical: str) -> bool:
 class Numbers:
     """A numeric column, sorted once: Wasserstein distances in deviations of what is compared with."""
 
-    def __init__(self, values: NDArray[np.float64]) -> None:
-        self._values = values
+    def __init__(self, values: NDArray[np.float64], *, still: bool = True) -> None:
+        self._values, self._still = values, still
         finite = np.flatnonzero(np.isfinite(values))
         self._rows = finite[np.argsort(values[finite], kind="stable")]
         self._sorted = values[self._rows]
@@ -69,7 +71,8 @@ class Numbers:
             return None
         before = values[rest]
         if before[0] == before[-1]:
-            return _jensen_shannon(np.array([1.0, 0.0]), _still(values[own], before[0]))
+            # Against one value there are no deviations to measure by: it is compared as a category.
+            return _jensen_shannon(np.array([1.0, 0.0]), _still(values[own], before[0])) if self._still else None
         apart = np.cumsum(own / many - rest / others)[:-1]
         return float(np.abs(apart) @ steps / np.std(before))
 
@@ -111,11 +114,12 @@ def _jensen_shannon(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
 class _Evidently:
     """A column by any other method: Evidently is asked for every window."""
 
-    def __init__(self, values: Values, method: str) -> None:
-        self._values, self._method = values, method
+    def __init__(self, values: Values, policy: Drift) -> None:
+        self._values, self._policy = values, policy
 
     def distance(self, block: Block) -> float | None:
         """Return how far the block lies from the rest; None where it cannot be evaluated."""
         pair = pair_of(self._values, self._values.series[block.rest], self._values.series[block.own])
-        statistic = None if pair.obstacle else statistic_of(self._method, pair)
-        return None if statistic is None else as_distance(self._method, statistic)
+        method = method_of(self._policy, pair)
+        statistic = None if pair.obstacle or method == "TVD" else statistic_of(method, pair)
+        return None if statistic is None else as_distance(method, statistic)

@@ -11,9 +11,9 @@ from service.learning.blocks import in_phase
 from service.learning.calibration import Bar, Calibration, bar_of
 from service.learning.columns import FEWEST, PREDICTION, Pair, pairs_of, thinned
 from service.learning.frames import EVENT_TIME
-from service.learning.statistic import FIXED_THRESHOLDS, P_VALUES, as_distance, as_statistic, statistic_of
+from service.learning.statistic import FIXED_THRESHOLDS, P_VALUES, as_distance, as_statistic, method_of, statistic_of
 
-__all__ = ["Compared", "compare", "family_test", "measure", "method_of"]
+__all__ = ["Compared", "compare", "family_test", "measure"]
 
 _SHOWN = 3
 """Columns that a reason names."""
@@ -143,11 +143,6 @@ def family_test(calibration: Calibration | None, policy: Drift, columns: Sequenc
         culprits=(*above, *(c.column for c in alone)),
         reason=_and_alone(bar.reason, alone),
     )
-
-
-def method_of(policy: Drift, pair: Pair) -> str:
-    """Return the method for one column."""
-    return policy.numeric if pair.kind == "numeric" else policy.categorical
 
 
 def _sides(

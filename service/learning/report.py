@@ -10,9 +10,9 @@ from service.domain.policy import Drift
 from service.domain.spec import Schema
 from service.learning.calibration import Calibration
 from service.learning.columns import Pair
-from service.learning.drift import Compared, method_of
+from service.learning.drift import Compared
 from service.learning.foreign import DataDefinition, Dataset, Report, ValueDrift
-from service.learning.statistic import quiet_evidently
+from service.learning.statistic import method_of, quiet_evidently
 
 __all__ = ["html", "statistics"]
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from service.domain.policy import Drift
 from service.learning.columns import Pair
 from service.learning.foreign import (
     ColumnType,
@@ -22,7 +23,15 @@ from service.learning.foreign import (
     wasserstein_stat_test,
 )
 
-__all__ = ["FIXED_THRESHOLDS", "P_VALUES", "as_distance", "as_statistic", "quiet_evidently", "statistic_of"]
+__all__ = [
+    "FIXED_THRESHOLDS",
+    "P_VALUES",
+    "as_distance",
+    "as_statistic",
+    "method_of",
+    "quiet_evidently",
+    "statistic_of",
+]
 
 _TESTS: dict[str, StatTest] = {
     "wasserstein": wasserstein_stat_test,
@@ -40,6 +49,11 @@ P_VALUES = frozenset({"ks", "TVD"})
 
 _TYPES = {"numeric": ColumnType.Numerical, "categorical": ColumnType.Categorical}
 _SMALLEST_P = 1e-300
+
+
+def method_of(policy: Drift, pair: Pair) -> str:
+    """Return the method for one column."""
+    return policy.numeric if pair.kind == "numeric" else policy.categorical
 
 
 def statistic_of(method: str, pair: Pair) -> float | None:

@@ -94,11 +94,10 @@ def optimism(spec: ModelSpec, predictor: Predictor, rows: pd.DataFrame, *, seed:
         return 0.0  # too few rows for a second fit
     both = pd.concat([unseen, unseen.assign(**{OUTPUT: new})], ignore_index=True)
     *_, output = values_of(predictor.schema, both)
-    method = spec.drift.numeric if output.kind == "numeric" else spec.drift.categorical
-    if method == "TVD":
+    if output.kind == "categorical" and spec.drift.categorical == "TVD":
         return 0.0
     own: NDArray[np.bool_] = np.arange(len(both)) >= len(unseen)
-    return distances_of(output, method).distance(Block(place=0, own=own, rest=~own)) or 0.0
+    return distances_of(output, spec.drift).distance(Block(place=0, own=own, rest=~own)) or 0.0
 
 
 def _shuffled(rows: pd.DataFrame, name: str, random: np.random.Generator) -> pd.DataFrame:

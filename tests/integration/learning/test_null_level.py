@@ -1,8 +1,11 @@
 """Unchanged streams raise as many alarms as was promised, neither more nor far fewer; a real shift is found."""
 
+import time
+
 import numpy as np
 import pytest
 
+from service.domain.spec import Feature, Schema
 from service.learning.calibration import calibrate
 from service.learning.drift import compare
 from service.spec import Drift
@@ -30,11 +33,23 @@ def test_a_shift_of_a_deviation_is_found_in_its_first_window(kind: str) -> None:
     assert found >= 9
 
 
+@pytest.mark.parametrize("hours", [24, 168])
+def test_a_day_is_compared_with_like_hours_and_the_season_raises_no_alarm(hours: int) -> None:
+    random, schema, policy = np.random.default_rng(5), schema_of("iid"), Drift(window="1d", min_rows=20)
+    values = random.normal(size=(14 * 168, 4)) + 10 * np.sin(2 * np.pi * np.arange(14 * 168) / hours)[:, None]
+    rows = stamped("iid", values, random)
+    reference, later = rows.head(10 * 168), rows.tail(4 * 168)
+    calibration = calibrate(schema, policy, reference)
+    assert calibration.season == "week"
+    days = [later.iloc[start : start + 24] for start in range(0, len(later), 24)]
+    tests = [compare(schema, policy, reference=reference, window=day, calibration=calibration)[1] for day in days]
+    assert sum(bool(test.culprits) for test in tests) <= 4  # 28 windows at 0.05: more than 4 come once in 70 times
+    away = days[0].assign(f2=days[0]["f2"] + 4)
+    moved = compare(schema, policy, reference=reference, window=away, calibration=calibration)[1]
+    assert "f2" in moved.culprits
+
+
 def test_a_reference_of_twenty_thousand_rows_and_fifty_columns_is_calibrated_in_seconds() -> None:
-    import time
-
-    from service.domain.spec import Feature, Schema
-
     random = np.random.default_rng(0)
     schema = Schema(
         model="wide", task="regression", timestamp="at", label="number",

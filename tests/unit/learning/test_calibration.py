@@ -1,6 +1,5 @@
 """Laws of calibrated drift."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from service.learning.calibration import Calibration, bar_of, calibrate
 from service.learning.columns import pair_of, values_of
 from service.learning.distances import distances_of
 from service.learning.drift import compare
-from service.learning.statistic import as_distance, statistic_of
+from service.learning.statistic import as_distance, method_of, statistic_of
 from service.spec import Drift
 
 SCHEMA = Schema(
@@ -51,9 +50,7 @@ REFERENCE, NEXT = _rows(60 * WINDOW, seed=0), _rows(WINDOW, seed=1)
 CALIBRATION = calibrate(SCHEMA, POLICY, REFERENCE)
 
 
-def drift_test(
-    window: pd.DataFrame, calibration: Calibration | None = CALIBRATION, policy: Drift = POLICY
-) -> DriftTest:
+def judged(window: pd.DataFrame, calibration: Calibration | None = CALIBRATION, policy: Drift = POLICY) -> DriftTest:
     return compare(SCHEMA, policy, reference=REFERENCE, window=window, calibration=calibration)[1]
 
 
@@ -61,14 +58,13 @@ def test_the_fast_distances_are_evidently_s_numbers() -> None:
     random = np.random.default_rng(3)
     compared = 0
     for values in values_of(SCHEMA, REFERENCE):
-        method = "wasserstein" if values.kind == "numeric" else "jensenshannon"
-        ready = distances_of(values, method)
+        ready = distances_of(values, POLICY)
         for start in (0, 700, 5900):
             own = np.zeros(len(REFERENCE), dtype=bool)
             own[start : start + WINDOW] = True
             for rest in (~own, ~own & (random.random(len(own)) < 0.02)):
                 pair = pair_of(values, values.series[rest], values.series[own])
-                evidently = statistic_of(method, pair)
+                evidently = statistic_of(method_of(POLICY, pair), pair)
                 assert evidently is not None
                 assert ready.distance(Block(place=0, own=own, rest=rest)) == pytest.approx(
                     evidently, rel=1e-9, abs=1e-12
@@ -83,31 +79,31 @@ def test_other_methods_are_calibrated_by_evidently_itself(method: Any) -> None:
     own = np.arange(len(REFERENCE)) < WINDOW
     statistic = statistic_of(method, pair_of(values, values.series[~own], values.series[own]))
     assert statistic is not None
-    assert distances_of(values, method).distance(Block(place=0, own=own, rest=~own)) == as_distance(method, statistic)
+    ready = distances_of(values, Drift(numeric=method))
+    assert ready.distance(Block(place=0, own=own, rest=~own)) == as_distance(method, statistic)
 
 
 def test_a_clean_window_is_clean_and_a_shift_of_one_feature_is_found_and_named() -> None:
-    assert drift_test(NEXT).culprits == ()
-    assert drift_test(NEXT).state == "calibrated"
-    moved = drift_test(NEXT.assign(load=NEXT["load"] + 1.0))
+    assert judged(NEXT).culprits == ()
+    assert judged(NEXT).state == "calibrated"
+    moved = judged(NEXT.assign(load=NEXT["load"] + 1.0))
     assert moved.culprits == ("load",)
     assert moved.statistic >= moved.threshold
 
 
-@pytest.mark.parametrize("unit", [1e-6, 1000.0])
-def test_the_test_does_not_depend_on_the_unit_of_a_feature(unit: float) -> None:
-    other = calibrate(SCHEMA, POLICY, REFERENCE.assign(load=REFERENCE["load"] * unit))
+def test_the_test_does_not_depend_on_the_unit_of_a_feature() -> None:
+    other = calibrate(SCHEMA, POLICY, REFERENCE.assign(load=REFERENCE["load"] * 1e-6, price=REFERENCE["price"] * 1e5))
     assert other.statistics == pytest.approx(CALIBRATION.statistics, abs=1e-5)
 
 
 def test_the_farther_a_feature_moves_the_larger_the_statistic() -> None:
-    found = [drift_test(NEXT.assign(load=NEXT["load"] + shift)).statistic for shift in (0.5, 1.0, 1.5, 2.0)]
+    found = [judged(NEXT.assign(load=NEXT["load"] + shift)).statistic for shift in (0.5, 1.0, 1.5, 2.0)]
     assert np.all(np.diff(found) > 0)
 
 
 def test_predictions_that_moved_are_named_before_any_feature() -> None:
     moved = NEXT.assign(output="UP", load=NEXT["load"] + 5)
-    assert drift_test(moved).culprits[:2] == ("prediction", "load")
+    assert judged(moved).culprits[:2] == ("prediction", "load")
 
 
 def test_a_feature_that_the_model_hardly_uses_needs_a_larger_shift_and_is_never_ignored() -> None:
@@ -118,7 +114,7 @@ def test_a_feature_that_the_model_hardly_uses_needs_a_larger_shift_and_is_never_
     assert heavy.weight > light.weight > 0
     needed = [(one.threshold(threshold.threshold) - one.centre) / one.scale for one in (heavy, light)]
     assert needed[0] < needed[1] < 3 * needed[0]
-    assert drift_test(NEXT.assign(load=NEXT["load"] + 2.0), weighted).culprits == ("load",)
+    assert judged(NEXT.assign(load=NEXT["load"] + 2.0), weighted).culprits == ("load",)
 
 
 def test_it_comes_back_from_json_as_it_was() -> None:
@@ -127,7 +123,7 @@ def test_it_comes_back_from_json_as_it_was() -> None:
 
 @pytest.mark.parametrize("stored", [None, {}, {"of": "another release"}])
 def test_a_version_without_a_calibration_is_uncalibrated_and_no_crash(stored: Any) -> None:
-    found = drift_test(NEXT, Calibration.from_json(stored))
+    found = judged(NEXT, Calibration.from_json(stored))
     assert found.state == "uncalibrated"
     assert found.expected_alarms is None
     assert "without a calibration" in found.reason
@@ -135,48 +131,47 @@ def test_a_version_without_a_calibration_is_uncalibrated_and_no_crash(stored: An
 
 def test_too_short_a_reference_is_uncalibrated_and_its_threshold_is_wider() -> None:
     short = calibrate(SCHEMA, POLICY, REFERENCE.tail(10 * WINDOW))
-    found = drift_test(NEXT, short)
+    found = judged(NEXT, short)
     assert (found.state, found.blocks, found.expected_alarms) == ("uncalibrated", 10, None)
     assert "too few to promise" in found.reason
-    assert drift_test(NEXT.assign(load=NEXT["load"] + 5), short).culprits == ("load",)
+    assert judged(NEXT.assign(load=NEXT["load"] + 5), short).culprits == ("load",)
 
 
 def test_a_calibration_for_another_window_is_none() -> None:
-    found = drift_test(NEXT, policy=Drift(window="200 rows", min_rows=50))
+    found = judged(NEXT, policy=Drift(window="200 rows", min_rows=50))
     assert found.state == "uncalibrated"
     assert "calibrated for" in found.reason
 
 
 def test_another_budget_needs_no_new_calibration_and_a_smaller_one_a_larger_shift() -> None:
     limits = [
-        drift_test(NEXT, policy=Drift(window="100 rows", false_alarms=b)).threshold for b in ("9 per 30d", "1 per 52w")
+        judged(NEXT, policy=Drift(window="100 rows", false_alarms=b)).threshold for b in ("9 per 30d", "1 per 52w")
     ]
     assert limits[0] < limits[1]
 
 
 def test_expected_alarms_keep_to_the_budget() -> None:
     for budget, most in (("1 per 90d", 1.0), ("2 per 45d", 4.0)):
-        expected = drift_test(NEXT, policy=Drift(window="100 rows", false_alarms=budget)).expected_alarms
+        expected = judged(NEXT, policy=Drift(window="100 rows", false_alarms=budget)).expected_alarms
         assert expected is not None
         assert 0.0 < expected <= most * (1 + 1e-6)
 
 
 def test_a_threshold_that_the_operator_set_stands_by_itself() -> None:
-    window = NEXT.assign(load=NEXT["load"] + 0.3)
-    strict = Drift(window="100 rows", min_rows=50, thresholds={"load": 0.2})
-    found = drift_test(window, policy=strict)
+    strict = Drift(window="100 rows", min_rows=50, thresholds={"load": 0.02})
+    found = judged(NEXT, policy=strict)
     assert found.culprits == ("load",)
     assert found.statistic < found.threshold
     assert "load beyond a threshold of its own" in found.reason
     lax = Drift(window="100 rows", min_rows=50, thresholds={"load": 50.0})
-    assert drift_test(NEXT.assign(load=NEXT["load"] + 5), policy=lax).culprits == ()
+    assert judged(NEXT.assign(load=NEXT["load"] + 5), policy=lax).culprits == ()
 
 
 def test_one_odd_row_in_a_column_that_stood_still_is_no_drift() -> None:
     odd = NEXT.copy()
     odd.loc[3, "dead"] = 4.0
-    assert drift_test(odd).culprits == ()
-    assert drift_test(NEXT.assign(dead=4.0)).culprits == ("dead",)
+    assert judged(odd).culprits == ()
+    assert judged(NEXT.assign(dead=4.0)).culprits == ("dead",)
 
 
 def test_a_window_of_fewer_rows_than_was_calibrated_is_given_its_larger_noise() -> None:
@@ -192,27 +187,3 @@ def test_rows_keep_their_order_of_time_and_nothing_is_changed() -> None:
     before = shuffled.copy(deep=True)
     assert calibrate(SCHEMA, POLICY, shuffled) == CALIBRATION
     pd.testing.assert_frame_equal(shuffled, before)
-
-
-SEASONS: dict[str, Callable[[Any], Any]] = {"day": lambda hour: hour % 24, "week": lambda hour: hour % 168}
-
-
-@pytest.mark.parametrize("season", SEASONS)
-def test_hours_are_compared_with_like_hours(season: str) -> None:
-    random, hours = np.random.default_rng(5), np.arange(12 * 168)
-    load = 10 * np.sin(2 * np.pi * SEASONS[season](hours) / (24 if season == "day" else 168))
-    rows = _rows(len(hours), seed=6).assign(
-        event_time=pd.date_range("2026-01-05", periods=len(hours), freq="1h", tz="UTC"),
-        load=load + random.normal(size=len(hours)),
-    )
-    policy = Drift(window="1d", min_rows=20)
-    reference, later = rows.head(10 * 168), rows.tail(2 * 168)
-    calibration = calibrate(SCHEMA, policy, reference)
-    assert calibration.season == "week"
-    days = [later.iloc[i : i + 24] for i in range(0, len(later), 24)]
-    verdicts = [
-        compare(SCHEMA, policy, reference=reference, window=day, calibration=calibration)[1].culprits for day in days
-    ]
-    assert sum(bool(culprits) for culprits in verdicts) <= 2
-    away = days[0].assign(load=days[0]["load"] + 4)
-    assert compare(SCHEMA, policy, reference=reference, window=away, calibration=calibration)[1].culprits == ("load",)

@@ -14,7 +14,7 @@ def test_the_chance_of_a_confirmed_alarm_is_the_rate_whatever_the_distribution()
     random, many, rate = np.random.default_rng(1), 60, 1 / 400
     chances = []
     for _ in range(600):
-        limit = limit_of(random.standard_t(2, size=many), range(0, 2 * many, 2), rate=rate, confirm=2)
+        limit = limit_of(random.standard_t(2, size=many).tolist(), range(0, 2 * many, 2), rate=rate, confirm=2)
         chances.append(stats.t.sf(limit.threshold, 2) ** 2)  # of two new windows
     error = np.std(chances) / np.sqrt(len(chances))
     assert abs(np.mean(chances) - rate) < 2.6 * error
@@ -43,7 +43,7 @@ def test_what_lies_beyond_the_largest_window_is_extrapolated_and_known_as_such()
 
 
 def test_where_alarms_cluster_the_threshold_is_higher() -> None:
-    slow = np.repeat(CLEAN[:50], 4)
+    slow = np.repeat(CLEAN[:50], 4).tolist()
     alone, clustered = (limit_of(slow, places, rate=0.001, confirm=2) for places in (range(0, 400, 2), range(200)))
     assert alone.dependence == 0.0
     assert clustered.dependence > 0.5
