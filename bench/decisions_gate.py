@@ -158,9 +158,9 @@ def main() -> int:
                 }
                 rows.append([str(n), f"{overlap:.0%}", words[rule], *(f"{share:.1%}" for share in (*null, good, bad))])
             for rule in ("non_inferior", "improve"):
-                words = f"{n} rows, {overlap:.0%} shared: {rule} is fooled less often than a point margin"
+                claim = f"{n} rows, {overlap:.0%} shared: {rule} is fooled less often than a point margin"
                 met = chances[rule] < chances["point"]
-                targets.append(Target(words=f"{words} ({chances[rule]:.1%} against {chances['point']:.1%})", met=met))
+                targets.append(Target(words=f"{claim} ({chances[rule]:.1%} against {chances['point']:.1%})", met=met))
     section = Section(
         name="decisions_gate",
         title="False promotions: ten retrains of a challenger that is no better" + (", quick" if given.quick else ""),

@@ -54,7 +54,12 @@ svg .curve{fill:none;stroke-width:2}svg .dim{opacity:.35}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:12px;background:var(--tint);padding:12px;border-radius:8px;
 margin:8px 0 0}
 summary{cursor:pointer;color:var(--a)}
-@media (max-width:480px){main{padding:8px}section{padding:12px}dl{grid-template-columns:1fr;gap:0}dd{margin:0 0 8px}}
+@media (max-width:480px){main{padding:8px}section{padding:12px}dl{grid-template-columns:1fr;gap:0}dd{margin:0 0 8px}
+.many thead{display:none}.many tr{display:block;padding:8px 0;border-bottom:1px solid var(--line)}
+.many td{display:flex;justify-content:space-between;gap:12px;border:0;padding:2px 0;min-width:0;white-space:normal}
+.many td.words{display:block}.many td:empty{display:none}
+.many td[data-name]:before{content:attr(data-name);color:var(--soft);flex:none;font-weight:400}
+.many td.words:before{display:block}}
 """
 
 _SIGNS = {"good": "✓", "bad": "✗", "wait": "…"}
@@ -78,16 +83,23 @@ def section(title: str, *parts: Any) -> Html:
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, best: int | None = None) -> Html:
     """Return a table; a head that ends in ``#`` is a column of numbers, one that ends in ``~`` one of sentences."""
     kinds = ["n" if head.endswith("#") else "words" if head.endswith("~") else "" for head in heads]
-    head = "".join(
-        f'<th class="{kind}">{_text(name.rstrip("#~"))}</th>' for name, kind in zip(heads, kinds, strict=True)
-    )
+    names = [_text(head.rstrip("#~")) for head in heads]
+    head = "".join(f'<th class="{kind}">{name}</th>' for name, kind in zip(names, kinds, strict=True))
     body = "".join(
         f'<tr class="{"best" if place == best else ""}">'
-        + "".join(f'<td class="{kind}">{_text(cell)}</td>' for cell, kind in zip(row, kinds, strict=True))
+        + "".join(_cell(cell, kind, name) for cell, kind, name in zip(row, kinds, names, strict=True))
         + "</tr>"
         for place, row in enumerate(rows)
     )
-    return Html(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+    # On a narrow screen a row of many columns becomes lines, each with its column's name.
+    many = "many" if len(heads) > 3 else ""
+    table = f'<table class="{many}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return Html(f'<div class="wide">{table}</div>')
+
+
+def _cell(value: Any, kind: str, name: str) -> str:
+    named = f' data-name="{name}"' if name else ""
+    return f'<td class="{kind}"{named}>{_text(value)}</td>'
 
 
 def pairs(values: Iterable[tuple[str, Any]]) -> Html:
