@@ -1,4 +1,4 @@
-"""What a check costs: a million rows of 50 columns, in a process of its own, beside Evidently's preset on the same frame.
+"""What a check costs: a million rows of 50 columns, in a process of its own, beside Evidently's preset on them.
 
 Fixed before: at most 10 s and 1 GiB of peak resident memory for the check (quality, drift, realised performance), its
 frame and all libraries included; the preset is ended after 120 s or 12 GiB. A check compares at most 20,000 rows a
@@ -195,15 +195,18 @@ def section(results: list[dict[str, Any]], *, quick: bool, seconds: float) -> Se
     rows = [_row("a check of Retrue", check), _row("DataDriftPreset", preset)]
     words = f"{check['rows']:,} × {NUMBERS + CATEGORIES + FLAGS}"
     targets = [
-        Target(words=f"a check of {words}: {check['seconds'] or 0:.1f} s ≤ {SECONDS:g} s", met=_met(check, "seconds", SECONDS)),
+        Target(
+            words=f"a check of {words}: {check['seconds'] or 0:.1f} s ≤ {SECONDS:g} s",
+            met=_met(check, "seconds", SECONDS),
+        ),
         Target(words=f"its peak memory: {check['peak_mib']:.0f} MiB ≤ {MIB:.0f} MiB", met=_met(check, "peak_mib", MIB)),
     ]
     notes = [
         f"The frame alone takes {check['frame_mib']:.0f} MiB; the check holds it, and a reference of 20,000 rows.",
         f"The preset compares the same frame with a reference as long ({preset['rows']:,} rows), by its defaults.",
-        f"Sampling: on {error['rows']:,} rows a side the distance of 20,000 evenly spread rows differs from that of all "
-        f"rows by {error['median']:.4f} in the median and by {error['largest']:.4f} at most ({error['columns']} columns "
-        "and draws); what calibrates the thresholds is thinned in the same way.",
+        f"Sampling: on {error['rows']:,} rows a side the distance of 20,000 evenly spread rows differs from that of "
+        f"all rows by {error['median']:.4f} in the median and by {error['largest']:.4f} at most "
+        f"({error['columns']} columns and draws); what calibrates the thresholds is thinned in the same way.",
     ]
     return Section(
         name="decisions_cost",

@@ -97,7 +97,9 @@ def section(results: list[dict[str, Any]], *, quick: bool, seconds: float) -> Se
         targets.append(Target(words=words, met=within))
     targets.append(_confirmed(ordered))
     worst = max(one["error"] for one in ordered)
-    targets.append(Target(words=f"rivals' fast figures are Evidently's: largest difference {worst:.1e}", met=worst < EQUAL))
+    targets.append(
+        Target(words=f"rivals' fast figures are Evidently's: largest difference {worst:.1e}", met=worst < EQUAL)
+    )
     above = sum(one["level"] < rate_of(np.array(one["ours"])).low for one in ordered)
     notes = [
         f"{TESTED} clean windows of a day after each reference of {REFERENCE} days; rates are per check.",

@@ -45,6 +45,4 @@ class Ours:
 
     def look(self, window: pd.DataFrame) -> tuple[tuple[ColumnDrift, ...], DriftTest]:
         """Return how far every column of a window has moved, and the test over all of them."""
-        return compare(
-            self.schema, self.policy, reference=self.reference, window=window, calibration=self.calibration
-        )
+        return compare(self.schema, self.policy, reference=self.reference, window=window, calibration=self.calibration)

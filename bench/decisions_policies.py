@@ -81,9 +81,7 @@ def _plain(frame: pd.DataFrame, name: str) -> NDArray[Any]:
     return values.astype(np.int64) if values.dtype == bool else values
 
 
-def _run(
-    stream: Stream, first: Challenge, due: Due, *, policy: str, holdout: timedelta = HOLDOUT
-) -> dict[str, Any]:
+def _run(stream: Stream, first: Challenge, due: Due, *, policy: str, holdout: timedelta = HOLDOUT) -> dict[str, Any]:
     learned = between(stream.known_at(stream.start), after=first.reference_after, until=first.reference_until)
     champion = _Champion(first.predictor, float(first.metrics["loss"]), learned, 0)
     outputs, refits = [], 0

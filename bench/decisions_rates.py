@@ -132,8 +132,7 @@ def delays(statistics: Array, threshold: float) -> NDArray[np.float64]:
         At or above it a window alarms.
     """
     alarms = statistics >= threshold
-    first = np.where(alarms.any(axis=1), alarms.argmax(axis=1) + 1.0, np.inf)
-    return first
+    return np.where(alarms.any(axis=1), alarms.argmax(axis=1) + 1.0, np.inf)
 
 
 def median_delay(found: Array) -> float:

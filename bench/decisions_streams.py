@@ -1,7 +1,7 @@
 """Accuracy for its cost: every policy's quality against its promotions, on shipped and on generated streams.
 
-Fixed before: labels 0, 1 day and 1 week late; calendars of 1, 2, 4, 8 and 13 weeks on 8 weeks and on all rows; the plain
-trigger at 0, 10, 20 and 30 %; random moments at our count, five seeds; Evidently's default rule; ours, one default
+Fixed before: labels 0, 1 day and 1 week late; calendars of 1, 2, 4, 8 and 13 weeks on 8 weeks and on all rows; the
+plain trigger at 0, 10, 20 and 30 %; random moments at our count, five seeds; Evidently's default rule; ours, one default
 policy for all streams, and the curve that one knob draws around it (see `KNOB`). The generated streams of the seeds
 0 and 1 were looked at by nobody before the policy stood.
 """
@@ -197,9 +197,7 @@ def _compared(one: dict[str, Any]) -> tuple[list[Target], list[str]]:
             targets.append(Target(words=f"{where}: {words} against {least:g} with ≤ {most} promotions", met=met))
     for kind, words in (("calendar", "every N weeks"), ("plain", "the plain trigger")):
         points = [p for p in one["points"] if p["kind"] == kind]
-        missed = [
-            p for p in points if not dominated(curve, (p["promotions"], p["weekly"]), greater_is_better=better)
-        ]
+        missed = [p for p in points if not dominated(curve, (p["promotions"], p["weekly"]), greater_is_better=better)]
         lost += [f"Lost, {where}: {p['policy']} has {_figure(one, p['weekly'])} with {p['promotions']}" for p in missed]
         done = len(points) - len(missed)
         targets.append(Target(words=f"{where}: {words} dominated at {done} of {len(points)} points", met=not missed))
