@@ -1,4 +1,4 @@
-"""What a check costs: a million rows of 50 columns, in its own process, beside Evidently's preset on the same frame.
+"""What a check costs: a million rows of 50 columns, in a process of its own, beside Evidently's preset on them.
 
 Fixed before: at most 10 s and 1 GiB of peak resident memory for the check (quality, drift, realised performance), its
 frame and all libraries included; the preset is ended after 120 s or 12 GiB. A check compares at most 20,000 rows a
@@ -205,8 +205,8 @@ def section(results: list[dict[str, Any]], *, quick: bool, seconds: float) -> Se
         f"The frame alone takes {check['frame_mib']:.0f} MiB; the check holds it, and a reference of 20,000 rows.",
         f"The preset compares the same frame with a reference as long ({preset['rows']:,} rows), by its defaults.",
         f"Sampling: on {error['rows']:,} rows a side the distance of 20,000 evenly spread rows differs from that of "
-        f"all rows by {error['median']:.4f} in the median and by {error['largest']:.4f} at most ({error['columns']} "
-        "columns and draws); what calibrates the thresholds is thinned in the same way.",
+        f"all rows by {error['median']:.4f} in the median and by {error['largest']:.4f} at most "
+        f"({error['columns']} columns and draws); what calibrates the thresholds is thinned in the same way.",
     ]
     return Section(
         name="decisions_cost",

@@ -84,8 +84,8 @@ def rows_of(
     groups = random.choice(count, size=(n, 2), p=chances / chances.sum())
     frame = pd.DataFrame(numbers, columns=_names())
     frame[_GROUP], frame[_SIDE] = groups[:, 0], groups[:, 1]
-    step = length / rows
-    frame.insert(0, EVENT_TIME, (START + step * np.arange(1, n + 1)).astype("datetime64[us, UTC]"))
+    since = pd.to_timedelta(np.arange(1, n + 1) * (length.total_seconds() / rows), unit="s")
+    frame.insert(0, EVENT_TIME, (START + since).astype("datetime64[us, UTC]"))
     return frame.assign(**{OUTPUT: answer(frame)})
 
 

@@ -39,7 +39,7 @@ _VARIED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A reference and the rows after it, both with a model's answers; a window is a week and holds all hours."""
+    """A reference and the rows after it, both with a model's answers; a window is a week: all hours are in it."""
 
     name: str
     schema: Schema

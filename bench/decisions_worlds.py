@@ -40,7 +40,7 @@ class World:
     """Weeks after the start of answering at which the concept changes, or begins to."""
 
 
-def _stationary(week: Array, _random: np.random.Generator) -> tuple[Array, tuple[float, ...]]:
+def _stationary(week: Array, random: np.random.Generator) -> tuple[Array, tuple[float, ...]]:  # noqa: ARG001
     return np.zeros_like(week), ()
 
 
