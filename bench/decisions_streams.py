@@ -1,9 +1,9 @@
 """Accuracy for its cost: every policy's quality against its promotions, on shipped and on generated streams.
 
 Fixed before: labels 0, 1 day and 1 week late; calendars of 1, 2, 4, 8 and 13 weeks on 8 weeks and on all rows; the
-plain trigger at 0, 10, 20 and 30 %; random moments at our count, five seeds; Evidently's default rule; ours, one default
-policy for all streams, and the curve that one knob draws around it (see `KNOB`). The generated streams of the seeds
-0 and 1 were looked at by nobody before the policy stood.
+plain trigger at 0, 10, 20 and 30 %; random moments at our count, five seeds; Evidently's default rule; ours, one
+default policy for all streams, and the curve that one knob draws around it (see `KNOB`). The generated streams of the
+seeds 0 and 1 were looked at by nobody before the policy stood.
 """
 
 import importlib
