@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from service.domain.spec import Schema
 from service.learning.frames import EVENT_TIME, LABEL
@@ -52,8 +53,9 @@ class Case:
         """Return the window with `values` (of all rows) in its broken part."""
         out = self.window.copy()
         for name, column in values.items():
-            mixed = out[name].astype(object) if out[name].dtype.kind in "bO" else out[name].astype(np.float64)
-            mixed.iloc[self.start() :] = np.asarray(column, dtype=mixed.dtype)[self.start() :]
+            kind = object if out[name].dtype.kind in "bO" else np.float64
+            mixed: NDArray[Any] = out[name].to_numpy(dtype=kind, copy=True)
+            mixed[self.start() :] = np.asarray(column, dtype=kind)[self.start() :]
             out[name] = mixed
         return out
 
@@ -199,7 +201,8 @@ def _mixed(case: Case, random: np.random.Generator) -> pd.DataFrame:
         return case.window
     counts = case.window[names[0]].value_counts()
     keep = (case.window[names[0]] == counts.index[0]).to_numpy() | (random.random(len(case.window)) < 0.66)
-    return case.window.loc[keep]
+    kept: pd.DataFrame = case.window.loc[keep]
+    return kept
 
 
 DRIFTS: dict[str, Callable[[Case, np.random.Generator], pd.DataFrame]] = {

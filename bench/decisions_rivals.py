@@ -106,7 +106,7 @@ class Column:
 
 def _surprise(gap: float, n: int, m: int) -> float:
     rows = n * m / (n + m)
-    leading = 2.0 * rows * gap**2 - np.log(2.0)
+    leading = 2.0 * rows * gap**2 - float(np.log(2.0))
     if leading > _SURE:
         return leading
     p = float(stats.distributions.kstwo.sf(gap, np.round(rows)))

@@ -59,7 +59,10 @@ class Source:
 def source_of(name: str, *, seed: int) -> Source:
     """Return the source of that name."""
     random = np.random.default_rng([seed, NAMES.index(name)])
-    return _synthetic(name, random) if name.startswith("AR") else _table(*name.split(", "), random)
+    if name.startswith("AR"):
+        return _synthetic(name, random)
+    table, order = name.split(", ")
+    return _table(table, order, random)
 
 
 def _synthetic(name: str, random: np.random.Generator) -> Source:

@@ -95,7 +95,8 @@ def _cusum(before: Floats, now: Floats) -> Floats:
     above = (now - before.mean(axis=1, keepdims=True)) / spread - _ALLOWANCE
     # The sum since whichever block makes it largest: what has risen and come back is no rise any more.
     tails: Floats = np.cumsum(above[:, ::-1], axis=1)
-    return np.maximum(tails.max(axis=1), 0.0)
+    highest: Floats = np.maximum(tails.max(axis=1), 0.0)
+    return highest
 
 
 def _threshold(before: Floats, blocks: int, *, level: float, seed: int) -> float:

@@ -7,9 +7,9 @@ import pandas as pd
 
 from service.domain.spec import Schema
 from service.learning.columns import thinned
-from service.learning.drift import quiet_evidently
 from service.learning.foreign import DataDefinition, Dataset, DataSummaryPreset, Report
 from service.learning.frames import EVENT_TIME, LABEL
+from service.learning.statistic import quiet_evidently
 
 __all__ = ["SAMPLE", "summary"]
 

@@ -106,13 +106,28 @@ def test_without_support_of_the_reference_the_estimate_is_invalid() -> None:
     assert "where the reference has rows" in found.reason
 
 
-def test_half_a_window_on_unknown_ground_is_no_support_and_all_of_it_on_known_ground_is() -> None:
-    reference, moved = _world(9, 3000), _world(2, 500, centre=9.0)
-    mixed = support(CLASSES, reference=reference, window=pd.concat([_world(3, 500), moved]), seed=0)
-    assert mixed.covered == pytest.approx(0.5, abs=0.19)
-    same = support(CLASSES, reference=reference, window=_world(3, 1000), seed=0)
-    assert same.effective > 0.4
-    assert same.covered > 0.9
+def _partly_away(share: float) -> pd.DataFrame:
+    """Return a thousand rows, so many of them where the reference has none."""
+    away = round(1000 * share)
+    return pd.concat([part for part in (_world(3, 1000 - away), _world(2, away, centre=9.0)) if len(part)])
+
+
+def test_the_more_of_a_window_lies_on_unknown_ground_the_less_is_covered() -> None:
+    """How much exactly is not promised: a single row of the reference at the border weighs for many of the window's."""
+    reference = _world(9, 3000)
+    found = [support(CLASSES, reference=reference, window=_partly_away(share), seed=0) for share in (0, 0.25, 0.5, 1)]
+    covered = [one.covered for one in found]
+    assert covered == sorted(set(covered), reverse=True)
+    assert covered[0] > 0.9
+    assert covered[-1] < 0.1
+    assert found[0].effective > 0.4
+
+
+def test_an_estimate_holds_on_known_ground_and_not_when_half_of_the_window_lies_on_unknown_ground() -> None:
+    reference, holdout = _world(9, 3000), _world(1, 1008)
+    assert _of("accuracy", holdout, _partly_away(0.0), reference=reference).valid
+    half = _of("accuracy", holdout, _partly_away(0.5), reference=reference)
+    assert (half.valid, half.worse) == (False, False)
 
 
 def test_scores_that_calibration_cannot_mend_make_the_estimate_invalid() -> None:
