@@ -25,7 +25,7 @@ def _answered(delays: NDArray[np.float64], *, days: int = 28, per_day: int = 48)
         {
             "event_time": times,
             "output": "y",
-            "label": pd.Series("y", index=range(len(times)), dtype=object).where(known, None),
+            "label": ["y" if one else None for one in known],
             "observed_at": times + pd.to_timedelta(np.where(known, delays, np.nan), unit="D"),
         }
     )
