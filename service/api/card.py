@@ -97,7 +97,7 @@ def _holdout(row: VersionRow, evaluation: Mapping[str, Any]) -> Html | None:
     drawing = Html("")
     if _are_numbers(value, *ends):
         floor = (clauses.get("floor") or {}).get("threshold")
-        marks = [("floor", floor)] if _are_numbers(floor) else []
+        marks = [("floor", float(floor))] if floor is not None else []
         caption = "The judged fit on rows that it had not seen; block bootstrap."
         drawing = figure(plots.interval(ends[0], value, ends[1], marks=marks), caption)
     return section("Holdout", Html(f'<div class="grid">{facts}{drawing}</div>'))

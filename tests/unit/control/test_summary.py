@@ -42,7 +42,7 @@ def some_material(n: int = 300) -> Material:
         {
             "event_time": pd.date_range("2026-01-01", periods=n, freq="1h", tz="UTC"),
             "<b>x</b>": random.normal(size=n),
-            "zone": np.where(random.random(n) < 0.1, None, random.choice(["a", "<script>"], n)),
+            "zone": pd.Series(random.choice(["a", "<script>"], n), dtype=object).where(random.random(n) > 0.1, None),
             "on": random.random(n) < 0.5,
             "label": random.choice(["up", "down"], n),
         }

@@ -21,8 +21,8 @@ def arrivals(delay_h: Any, *, until_h: float = ROWS / 6, sampled: float = 1.0) -
     known = (seen <= at[0] + pd.Timedelta(hours=until_h)) & (random.random(ROWS) < sampled)
     frame = pd.DataFrame({"event_time": at, "observed_at": pd.Series(seen).where(known)})
     newest = frame.loc[frame["observed_at"].notna(), "event_time"].max()
-    seen_by_then: pd.DataFrame = frame[frame["event_time"] <= newest]
-    return seen_by_then
+    known_until: pd.DataFrame = frame[frame["event_time"] <= newest]
+    return known_until
 
 
 def test_a_constant_delay_leaves_out_nothing_and_is_the_embargo() -> None:
