@@ -191,7 +191,7 @@ def test_a_run_that_was_faster_stands_in_the_situation_that_is_stored(
 def test_confirmed_calibrated_labelled_drift_starts_a_run_where_the_policy_says_so(service: Service) -> None:
     service.policy(Retrain(on_drift=True, cooldown="7d", max_age=None))
     test = DriftTest(state="calibrated", statistic=3.0, threshold=2.0, blocks=50, level=0.02, expected_alarms=0.1)
-    drifted = {"verdict": Verdict.DRIFTED, "drift": test, "loss": 0.2}
+    drifted: dict[str, Any] = {"verdict": Verdict.DRIFTED, "drift": test, "loss": 0.2}
     assert service.check(**drifted).decision.code == "no_cause"
     judged = service.check(**drifted)
     assert (judged.decision.code, judged.decision.trigger) == ("drift", Trigger.DRIFT)

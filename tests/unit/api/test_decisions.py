@@ -26,7 +26,7 @@ CALM = Situation(
 WORSE = replace(CALM, loss=0.2, degraded_in_a_row=1)
 
 
-def judged(api: Api, situation: Situation, policy: Retrain, **columns: Any) -> str:
+def judged(api: Api, situation: Situation, policy: Retrain, /, **columns: Any) -> str:
     """Write a check as a controller would have; return its id."""
     performance = Performance(
         metric="accuracy", value=None, loss=situation.loss, reference_loss=0.1, rows=100, labelled=90, delay_p50_s=1.0
