@@ -62,7 +62,7 @@ class Remembered(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no 
         answers: NDArray[Any] = self.fitted_.predict(X)
         return answers
 
-    @available_if(_answers_chances)
+    @available_if(_answers_chances)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Answer as the fitted estimator does."""
         chances: NDArray[np.float64] = self.fitted_.predict_proba(X)
