@@ -34,8 +34,8 @@ HISTORIES = ("56d", "all")
 RISES = (0.0, 0.1, 0.2, 0.3)
 RANDOM_SEEDS = 5
 QUICK_WEEKS = 26
-KNOB = ("7d", "14d", "28d", "35d", "42d", "56d")
-"""Cooldowns: the default is one more point of the same curve."""
+KNOB = (1, 2, 4, 5, 6, 7, 8, 10, 13)
+"""The pace: weeks of cooldown, and half the age at which a champion is due. The default, 3, is one more point."""
 PROMISES = {"electricity": ((16, 0.762), (32, 0.770)), "bikes": ((12, 40.0),)}
 """Promotions at most, and the quality that some point of our curve must reach with them."""
 
@@ -105,14 +105,15 @@ def _policies(stream: Stream, seed: int, *, every_week: bool) -> Iterator[tuple[
     yield "ours", default
     for number in range(RANDOM_SEEDS):
         yield "random", at_random(stream, first, count=default["promotions"], seed=seed + number)
-    for cooldown in KNOB:
-        figures, _ = ours(with_knob(stream, cooldown), first)
-        yield "curve", figures | {"policy": f"Retrue, cooldown {cooldown}"}
+    for pace in KNOB:
+        figures, _ = ours(with_knob(stream, pace), first)
+        yield "curve", figures | {"policy": f"Retrue, pace {pace}"}
 
 
-def with_knob(stream: Stream, cooldown: str) -> Stream:
+def with_knob(stream: Stream, pace: int) -> Stream:
     """Return the stream with the knob of the curve turned: all else stays the default."""
-    return replace(stream, spec=replace(stream.spec, retrain=replace(stream.spec.retrain, cooldown=cooldown)))
+    retrain = replace(stream.spec.retrain, cooldown=f"{7 * pace}d", max_age=f"{14 * pace}d")
+    return replace(stream, spec=replace(stream.spec, retrain=retrain))
 
 
 def _point(kind: str, figures: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +139,10 @@ def section(results: list[list[dict[str, Any]]], *, quick: bool, seconds: float)
         + (f"; the concept changes in the weeks {', '.join(f'{at:g}' for at in one['changes'])}" * bool(one["changes"]))
         for one in flat
     ]
-    notes.append("Retrue without more words is the default policy, the same for all; a cooldown turns its one knob.")
+    notes.append(
+        "Retrue without more words is the default policy, the same for all; the pace is its one knob: weeks of "
+        "cooldown, and half the age at which a champion is due."
+    )
     notes.append("Random, plain and Evidently refit what a holdout chose out of the same histories; they have no gate.")
     notes += losses or ["No point of a rival lies outside our curve."] * (not quick)
     return Section(
