@@ -200,4 +200,4 @@ def test_the_breaker_is_cleared_like_a_switch_but_set_by_nobody(api: Api) -> Non
     assert api.client.delete("/v1/models/flip/breaker", params={"reason": "mended"}).status_code == 204
     assert api.client.get("/v1/models/flip").json()["switches"] == {}
     with api.database.read() as conn:
-        assert [row.action for row in audit.list_of(conn)] == ["switch_cleared", "breaker_set"]
+        assert [row.action for row in audit.list_of(conn)] == ["switch_cleared", "breaker_set", "champion_promote"]
