@@ -14,6 +14,7 @@ __all__: list[str] = []
 MODE = os.environ.get("SERVING_SITE", "")
 FILE = os.environ.get("SERVING_SITE_FILE", "")
 LONG_S = 0.0005
+WATCHING = "watching\n"
 
 
 def forget() -> None:
@@ -41,6 +42,8 @@ def forget() -> None:
 def time_collections() -> None:
     """Note each collection that takes long: when it ended, its generation, how long, and how much of that it worked."""
     started = worked = 0.0
+    with open(FILE, "a", encoding="utf-8") as sink:  # noqa: PTH123
+        sink.write(WATCHING)  # else a worker that was never watched would look like one that never paused
 
     def noted(phase: str, facts: dict[str, Any]) -> None:
         nonlocal started, worked
