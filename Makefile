@@ -24,7 +24,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP) ## watch the loop close on real data (about 5 minutes; KEEP=1 leaves the service up)
+demo: $(STAMP) ## watch the loop close on real data (about 6 minutes; KEEP=1 leaves the service up)
 	@$(BIN)/python -m service demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 serve: $(STAMP) ## run the service with the models in models/, state in var/
