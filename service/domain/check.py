@@ -11,8 +11,6 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 __all__ = [
     "CheckState",
     "ColumnDrift",
-    "DriftTest",
-    "Estimate",
     "Examination",
     "Finding",
     "Performance",
@@ -68,45 +66,6 @@ class ColumnDrift:
 
 
 @checked_dataclass(frozen=True, kw_only=True)
-class DriftTest:
-    """One family-wise test over all columns of a window, against what clean windows of the reference show."""
-
-    state: Literal["calibrated", "uncalibrated"]
-    """Uncalibrated: the reference holds too few windows; a wider fallback applies, and drift alone starts no run."""
-    statistic: float
-    """The largest of the columns' scaled and weighted distances."""
-    threshold: float
-    """At or above it the window has drifted."""
-    blocks: int
-    """Windows of the reference that the threshold rests on."""
-    level: float
-    """Share of clean windows that is expected at or above the threshold."""
-    expected_alarms: float | None
-    """Confirmed alarms that are expected in 90 days of clean data; None where nothing is calibrated."""
-    culprits: tuple[str, ...] = ()
-    """Columns that stand above the threshold, worst first."""
-    reason: str = ""
-
-
-@checked_dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Performance estimated without labels. It informs and may call for a run; it never promotes."""
-
-    loss: float
-    reference_loss: float
-    """The same estimate on the reference: like is compared with like."""
-    low: float
-    high: float
-    """Ends of the estimate's interval, as losses."""
-    rows: int
-    valid: bool
-    """Whether its conditions hold: calibrated scores, and enough support of the window in the reference."""
-    worse: bool
-    """Whether it is valid and its whole interval lies above what is tolerated."""
-    reason: str
-
-
-@checked_dataclass(frozen=True, kw_only=True)
 class Performance:
     """Realised performance of the answers whose labels have arrived."""
 
@@ -124,11 +83,6 @@ class Performance:
     """Median delay from event to label, seconds."""
     extra: dict[str, float] = ()  # type: ignore[assignment]  # replaced in __post_init__: a frozen empty default
     """Further figures, such as kappa against the no-change prediction."""
-    worse: bool | None = None
-    """Whether the matured loss has risen for certain, by a detector of its own; None where it cannot be told."""
-    reason: str = ""
-    """Of `worse`, in words."""
-    estimate: Estimate | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.extra, dict):
@@ -150,7 +104,6 @@ class Examination:
     findings: tuple[Finding, ...] = ()
     columns: tuple[ColumnDrift, ...] = ()
     performance: Performance | None = None
-    drift: DriftTest | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
