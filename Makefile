@@ -55,7 +55,7 @@ bench: $(STAMP) ## reproduce all results (80 minutes; QUICK=1: 5; ONLY=loop or O
 	@code=0; $(foreach part,$(or $(ONLY),$(BENCHES)),{ $(or $(bench-$(part)),echo "there is no part $(part); there are: $(BENCHES)" >&2; false); } || code=$$?;) exit $$code
 
 chaos: $(STAMP) ## kill every process anywhere under load, then check the ledger (10 minutes; QUICK=1: 2)
-	@$(BIN)/python bench/chaos.py $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(POSTGRES)),--postgres)
+	@$(BIN)/python bench/chaos.py $(QUICKLY) $(if $(filter-out 0,$(POSTGRES)),--postgres)
 
 lock: ## pin all dependencies again (UPGRADE=1 to the newest that the bounds allow)
 	@scripts/lock.sh "$(PYTHON)" $(if $(filter-out 0,$(UPGRADE)),--upgrade)

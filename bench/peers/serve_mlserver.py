@@ -5,7 +5,6 @@
 
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 
@@ -26,18 +25,10 @@ def main() -> None:
             **(BATCH if is_batched else {}),
         }
         (folder / name / "model-settings.json").write_text(json.dumps(settings))
-    ports = {"host": "127.0.0.1", "http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
+    ports = {"host": "127.0.0.1", "http_port": port, "grpc_port": 0, "metrics_port": 0}
     (folder / "settings.json").write_text(json.dumps({**ports, "debug": False}))
     os.chdir(folder)  # it leaves a folder of metrics where it runs
     os.execvp("mlserver", ["mlserver", "start", str(folder)])  # noqa: S606, S607  of its own environment
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":
