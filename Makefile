@@ -19,12 +19,12 @@ export DO_NOT_TRACK := 1
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check fix bench bench-decisions bench-serving chaos lock clean
+.PHONY: help demo serve test check fix bench chaos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP) ## watch the loop close on real data (about 5 minutes; KEEP=1 leaves the service up)
+demo: $(STAMP) ## watch the loop close on real data (about 6 minutes; KEEP=1 leaves the service up)
 	@$(BIN)/python -m service demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 serve: $(STAMP) ## run the service with the models in models/, state in var/
@@ -45,18 +45,18 @@ fix: $(STAMP) ## format the code, repair what ruff can repair
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
 
-bench: $(STAMP) ## reproduce the loop's results on both data sets
-	@$(BIN)/python bench/loop.py
+# What each part runs; a quick run leaves out the peers and what takes long.
+BENCHES := loop decisions serving
+QUICKLY := $(if $(filter-out 0,$(QUICK)),--quick)
+bench-loop = $(BIN)/python bench/loop.py $(QUICKLY)
+bench-decisions = $(BIN)/python bench/decisions.py $(QUICKLY)
+bench-serving = $(BIN)/python bench/serving.py $(QUICKLY) $(if $(QUICKLY),,&& $(BIN)/python bench/serving_spikes.py)
 
-bench-decisions: $(STAMP) ## measure false alarms, delays, broken data and accuracy for its cost (10 minutes; QUICK=1: 2)
-	@$(BIN)/python bench/decisions.py $(if $(filter-out 0,$(QUICK)),--quick)
-
-bench-serving: $(STAMP) ## measure serving beside its peers, then what disturbs it (needs wrk; 1 hour; QUICK=1: 3 minutes)
-	@code=0; $(BIN)/python bench/serving.py $(if $(filter-out 0,$(QUICK)),--quick) || code=$$?; \
-	$(if $(filter-out 0,$(QUICK)),,$(BIN)/python bench/serving_spikes.py || code=$$?;) exit $$code
+bench: $(STAMP) ## reproduce all results (95 minutes; QUICK=1: 7; ONLY=loop, decisions or serving; serving needs wrk)
+	@code=0; $(foreach part,$(or $(ONLY),$(BENCHES)),{ $(or $(bench-$(part)),echo "there is no part $(part); there are: $(BENCHES)" >&2; false); } || code=$$?;) exit $$code
 
 chaos: $(STAMP) ## kill every process anywhere under load, then check the ledger (10 minutes; QUICK=1: 2)
-	@$(BIN)/python bench/chaos.py $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(POSTGRES)),--postgres)
+	@$(BIN)/python bench/chaos.py $(QUICKLY) $(if $(filter-out 0,$(POSTGRES)),--postgres)
 
 lock: ## pin all dependencies again (UPGRADE=1 to the newest that the bounds allow)
 	@scripts/lock.sh "$(PYTHON)" $(if $(filter-out 0,$(UPGRADE)),--upgrade)

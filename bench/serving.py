@@ -22,7 +22,7 @@ from bench.report import Section, publish  # noqa: E402
 from bench.serving_load import wrk_is_here  # noqa: E402
 from bench.serving_models import MODELS, fitted, project, sampled, train  # noqa: E402
 from bench.serving_peers import peers  # noqa: E402
-from bench.serving_run import ALONE_16, CASES, MANY_1, Case, Plan, play  # noqa: E402
+from bench.serving_run import ALONE_1, ALONE_16, CASES, MANY_1, Case, Plan, play  # noqa: E402
 from bench.serving_servers import ECHOES, HANDWRITTEN, OURS, Server, local, retrue  # noqa: E402
 from bench.serving_table import section  # noqa: E402
 
@@ -75,6 +75,7 @@ def run(folder: Path, plan: Plan, *, quick: bool, only: Sequence[str] | None, be
         *(
             local(name, "serve_echo.py", kind, path=lambda _model: "/predict", artifacts=artifacts)
             for name, kind in zip(ECHOES, ("asgi", "starlette", "fastapi"), strict=True)
+            if not quick or name == ECHOES[1]  # the only one that a target names
         ),
     ]
     failed: dict[str, str] = {}
@@ -91,7 +92,9 @@ def run(folder: Path, plan: Plan, *, quick: bool, only: Sequence[str] | None, be
 
 
 def _cases(model: str, *, quick: bool) -> Sequence[Case]:
-    return QUICK_CASES if quick and model != MODELS[0] else CASES[:-1] if quick else CASES
+    if not quick:
+        return CASES
+    return (ALONE_1, *QUICK_CASES) if model == MODELS[0] else QUICK_CASES
 
 
 if __name__ == "__main__":

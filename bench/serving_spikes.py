@@ -169,10 +169,12 @@ def _is_past(database: Database, generation: int) -> bool:
 
 
 def _pauses(file: Path) -> list[Pause]:
-    lines = file.read_text().splitlines() if file.exists() else []
+    if not file.exists():
+        msg = "no worker was watched for its collections: bench/serving_site was not imported"
+        raise RuntimeError(msg)
     return [
         Pause(at=float(at), generation=int(generation), took_s=float(took), worked_s=float(worked))
-        for at, generation, took, worked in map(str.split, lines)
+        for at, generation, took, worked in map(str.split, file.read_text().splitlines())
     ]
 
 

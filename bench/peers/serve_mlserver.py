@@ -25,8 +25,9 @@ def main() -> None:
             **(BATCH if is_batched else {}),
         }
         (folder / name / "model-settings.json").write_text(json.dumps(settings))
-    ports = {"host": "127.0.0.1", "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
+    ports = {"host": "127.0.0.1", "http_port": port, "grpc_port": 0, "metrics_port": 0}
     (folder / "settings.json").write_text(json.dumps({**ports, "debug": False}))
+    os.chdir(folder)  # it leaves a folder of metrics where it runs
     os.execvp("mlserver", ["mlserver", "start", str(folder)])  # noqa: S606, S607  of its own environment
 
 

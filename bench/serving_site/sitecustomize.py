@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 __all__: list[str] = []
@@ -41,6 +42,8 @@ def forget() -> None:
 def time_collections() -> None:
     """Note each collection that takes long: when it ended, its generation, how long, and how much of that it worked."""
     started = worked = 0.0
+    file = Path(FILE)
+    file.touch()  # else a worker that was never watched would look like one that never paused
 
     def noted(phase: str, facts: dict[str, Any]) -> None:
         nonlocal started, worked
@@ -49,7 +52,7 @@ def time_collections() -> None:
             return
         took, work = time.perf_counter() - started, time.thread_time() - worked
         if took > LONG_S:
-            with open(FILE, "a", encoding="utf-8") as sink:  # noqa: PTH123
+            with file.open("a", encoding="utf-8") as sink:
                 sink.write(f"{time.time():.3f} {facts['generation']} {took:.6f} {work:.6f}\n")
 
     gc.callbacks.append(noted)
