@@ -20,7 +20,10 @@ _FEWEST = 10
 """Rows in a cohort at least."""
 
 _AGES = 4
-"""What older cohorts have reached is the best of so many parts of the rows; and so many neighbours are one cohort's."""
+"""What older cohorts have reached is the best of so many parts of the rows."""
+
+_NEIGHBOURS = 5
+"""A cohort is looked at together with so many, itself among them."""
 
 
 def mature_rows(answered: pd.DataFrame, window: Window) -> tuple[pd.DataFrame, float]:
@@ -52,8 +55,9 @@ def mature_rows(answered: pd.DataFrame, window: Window) -> tuple[pd.DataFrame, f
     parts = np.array_split(shares, min(_AGES, len(shares)))
     reached = max(float(part.mean()) for part in parts)
     ripe = shares >= RIPE * reached
-    # A small cohort has its luck: those just before it, which are older, must be mature as well.
-    following = np.array([shares[place : place + _AGES].mean() for place in range(len(shares))])
+    # A small cohort has its luck: most of those just before it, which are older, must be mature as well. Most, not the
+    # mean of all: a short outage of the labels' source lowers the coverage, and sends nobody back before it.
+    following = np.array([np.median(shares[place : place + _NEIGHBOURS]) for place in range(len(shares))])
     ripe &= following >= RIPE * reached
     if not ripe.any():
         return ordered.iloc[:0], reached
