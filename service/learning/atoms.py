@@ -1,15 +1,17 @@
 """Atoms: one value in many rows that the reference hardly knew. A sentinel, or the end of a clipped range."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from service.domain.check import Finding
 from service.domain.policy import Quality
 from service.domain.spec import Feature
 
-__all__ = ["atoms"]
+__all__ = ["atoms", "usual_atom"]
 
 Array = NDArray[Any]
 
@@ -25,6 +27,12 @@ _VARIED = 20
 _STANDS_OUT = 4.0
 """An atom is so many times as frequent as the most frequent other value, and as it ever was in the reference."""
 
+_STRETCHES = 4
+"""With fewer stretches of the window's length in the reference, nothing is known about how its values cluster."""
+
+_USUAL = 2.0
+"""An atom within the reference's range is so many times as large as the largest that a stretch of it had."""
+
 _GAP = 0.2
 """A far value lies outside all that the reference held by this share of its range."""
 
@@ -32,8 +40,29 @@ _BEYOND = 0.02
 """A range is clipped where this share of the reference lay beyond its new end."""
 
 
-def atoms(policy: Quality, feature: Feature, before: Array, values: Array) -> list[Finding]:
+def usual_atom(column: pd.Series, parts: Sequence[slice]) -> float:
+    """Return the largest share of one value in any stretch of the reference; 1 where there are too few of them.
+
+    A price that is agreed on for some days makes an atom each week, each at a value that no other week knows: by the
+    value alone, every such week looks like a sentinel.
+    """
+    if len(parts) < _STRETCHES:
+        return 1.0
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    finite = (numbers[part][np.isfinite(numbers[part])] for part in parts)
+    shares = [float(np.unique(one, return_counts=True)[1].max()) / len(one) for one in finite if len(one) >= _FEWEST]
+    return max(shares, default=1.0)
+
+
+def atoms(policy: Quality, feature: Feature, before: Array, values: Array, *, usual: float) -> list[Finding]:
     """Find the value in which too many rows sit, one or the two ends of a range.
+
+    Parameters
+    ----------
+    before, values
+        Finite values of the reference and of the window.
+    usual
+        As `usual_atom` gave it: a value within the reference's range is only odd far above it.
 
     Notes
     -----
@@ -51,15 +80,17 @@ def atoms(policy: Quality, feature: Feature, before: Array, values: Array) -> li
     gap = _GAP * (high - low)
     for place, value, share in zip(order, found[order], shares, strict=False):
         if (value < low - gap or value > high + gap) and share > policy.atom and counts[place] >= _COUNT:
-            return [_told(policy, feature, float(value), float(share), 0.0, "far outside all that the reference held")]
+            far = "far outside all that the reference held"
+            return [_told(policy.atom, feature, float(value), float(share), 0.0, far)]
+    limit = max(policy.atom, _USUAL * usual)
     for leading in (1, 2):
         least = shares[leading - 1]
-        if least > policy.atom and least >= _STANDS_OUT * shares[leading] and counts[order[leading - 1]] >= _COUNT:
-            return _standing_out(policy, feature, before, values, found[order[:leading]])
+        if least > limit and least >= _STANDS_OUT * shares[leading] and counts[order[leading - 1]] >= _COUNT:
+            return _standing_out(limit, feature, before, values, found[order[:leading]])
     return []
 
 
-def _standing_out(policy: Quality, feature: Feature, before: Array, values: Array, which: Array) -> list[Finding]:
+def _standing_out(limit: float, feature: Feature, before: Array, values: Array, which: Array) -> list[Finding]:
     if len(np.unique(before)) < _VARIED:
         return []
     for value in which:
@@ -68,10 +99,10 @@ def _standing_out(policy: Quality, feature: Feature, before: Array, values: Arra
             continue
         above, below = float((before > value).mean()), float((before < value).mean())
         if value == values.max() and above >= _BEYOND:
-            return [_told(policy, feature, float(value), share, usual, _end("above", above), check="clipped")]
+            return [_told(limit, feature, float(value), share, usual, _end("above", above), check="clipped")]
         if value == values.min() and below >= _BEYOND:
-            return [_told(policy, feature, float(value), share, usual, _end("below", below), check="clipped")]
-        return [_told(policy, feature, float(value), share, usual, "and no other value is nearly as frequent")]
+            return [_told(limit, feature, float(value), share, usual, _end("below", below), check="clipped")]
+        return [_told(limit, feature, float(value), share, usual, "and no other value is nearly as frequent")]
     return []
 
 
@@ -80,11 +111,11 @@ def _end(side: str, share: float) -> str:
 
 
 def _told(
-    policy: Quality, feature: Feature, value: float, share: float, usual: float, why: str, *, check: str = "sentinel"
+    limit: float, feature: Feature, value: float, share: float, usual: float, why: str, *, check: str = "sentinel"
 ) -> Finding:
     cause = "a sentinel for unknown values?" if check == "sentinel" else "values clipped?"
     words = (
-        f"{feature.name} is {value:g} in {share:.1%} of the rows (before: {usual:.1%}, limit {policy.atom:.0%}), {why}"
+        f"{feature.name} is {value:g} in {share:.1%} of the rows (before: {usual:.1%}, limit {limit:.0%}), {why}"
         f": {cause}"
     )
-    return Finding(check=check, column=feature.name, value=share, limit=policy.atom, reason=words)
+    return Finding(check=check, column=feature.name, value=share, limit=limit, reason=words)

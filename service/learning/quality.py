@@ -16,7 +16,7 @@ from service.domain.check import Finding
 from service.domain.policy import Quality
 from service.domain.spec import Feature, Schema
 from service.learning.arrival import duplicates, future, late
-from service.learning.atoms import atoms
+from service.learning.atoms import atoms, usual_atom
 from service.learning.clock import misplaced
 from service.learning.columns import thinned
 from service.learning.encoding import recoded, stretches, swapped
@@ -106,7 +106,7 @@ def _columns(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window
         before, now = reference[feature.name], window[feature.name]
         # A column that stands in another's place breaks its own bounds, too: one cause, one finding.
         if feature.name not in moved:
-            findings += _column(schema, policy, feature, before, now)
+            findings += _column(schema, policy, feature, before, now, usual=_usual(feature, before, parts))
         if feature.kind == "categorical":
             findings += recoded(policy, feature, reference=before, window=now, parts=parts)
     return findings
@@ -139,13 +139,14 @@ def _known(schema: Schema, policy: Quality, finding: Finding, reference: pd.Data
     feature = next((one for one in schema.features if one.name == finding.column), None)
     for start in starts:
         part = reference.iloc[start : start + size]
+        rest = [slice(other, other + size) for other in starts if other != start]
         if feature is None:
             same = swapped(schema, policy, reference=reference, window=part, parts=[])[0]
         elif finding.check in {"recoded", "missing"}:
-            rest = [slice(other, other + size) for other in starts if other != start]
             same = recoded(policy, feature, reference=reference[feature.name], window=part[feature.name], parts=rest)
         else:
-            same = _column(schema, policy, feature, reference[feature.name], part[feature.name])
+            before = reference[feature.name]
+            same = _column(schema, policy, feature, before, part[feature.name], usual=_usual(feature, before, rest))
         if any(other.check == finding.check for other in same):
             return True
     return False
@@ -164,8 +165,12 @@ def _together(schema: Schema, findings: list[Finding]) -> list[Finding]:
     return [Finding(check="join", column=None, value=share, limit=_TOGETHER, reason=words), *findings]
 
 
+def _usual(feature: Feature, reference: pd.Series, parts: list[slice]) -> float:
+    return usual_atom(reference, parts) if feature.kind == "numeric" else 1.0
+
+
 def _column(
-    schema: Schema, policy: Quality, feature: Feature, reference: pd.Series, window: pd.Series
+    schema: Schema, policy: Quality, feature: Feature, reference: pd.Series, window: pd.Series, *, usual: float
 ) -> list[Finding]:
     nulls = _nulls(policy, feature, reference, window)
     known, known_before = window.dropna(), reference.dropna()
@@ -181,7 +186,7 @@ def _column(
         findings += (
             scaled(policy, feature, before, values)
             or converted(feature, before, values)
-            or atoms(policy, feature, before, values)
+            or atoms(policy, feature, before, values, usual=usual)
             or beyond(feature, before, values)
             or _out_of_range(policy, feature, before, values)
         )

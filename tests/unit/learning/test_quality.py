@@ -207,6 +207,23 @@ def test_a_column_on_a_grid_has_atoms_of_its_own() -> None:
     assert look(SCHEMA, Quality(), reference=reference, window=days) == ()
 
 
+def test_a_price_that_is_agreed_on_for_days_is_no_sentinel_and_one_that_stood_as_never_before_is() -> None:
+    """Each week knows a price of its own that a fifth of its rows have: no other week has ever shown that value."""
+
+    def agreed(rows: pd.DataFrame, share: float) -> pd.DataFrame:
+        week = (rows["event_time"] - REFERENCE["event_time"].iloc[0]).dt.days // 7
+        is_agreed = np.random.default_rng(3).random(len(rows)) < share
+        return rows.assign(price=rows["price"].mask(is_agreed, 50 + week / 7))
+
+    def found(window: pd.DataFrame, reference: pd.DataFrame) -> list[tuple[str, str | None]]:
+        return [(one.check, one.column) for one in look(SCHEMA, Quality(), reference=reference, window=window)]
+
+    reference = agreed(REFERENCE, 0.2)
+    assert found(agreed(WINDOW, 0.2), reference) == []
+    assert found(agreed(WINDOW, 0.6), reference) == [("sentinel", "price")]
+    assert found(agreed(WINDOW, 0.2), REFERENCE) == [("sentinel", "price")]
+
+
 def test_old_rows_that_come_with_a_window_are_late_and_the_finding_says_when_they_came() -> None:
     week_before = _rows(7, start="2026-02-23", seed=2)
     came = _as_it_came(pd.concat([WINDOW.iloc[:100], week_before, WINDOW.iloc[100:]])).sort_values("answered_at")
