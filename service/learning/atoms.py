@@ -25,16 +25,15 @@ _VARIED = 20
 """A column with fewer values than this is a row of atoms by itself: in it, only a far value is odd."""
 
 _STANDS_OUT = 4.0
-"""An atom is so many times as frequent as the most frequent other value, and as it ever was in the reference."""
+"""An atom is so many times as frequent as the most frequent other value, as it was in the reference, and as the largest
+atom that any stretch of the reference had."""
 
 _STRETCHES = 4
 """With fewer stretches of the window's length in the reference, nothing is known about how its values cluster."""
 
-_USUAL = 2.0
-"""An atom within the reference's range is so many times as large as the largest that a stretch of it had."""
-
 _GAP = 0.2
-"""A far value lies outside all that the reference held by this share of its range."""
+"""A far value lies outside all that the reference held, and apart from all else in the window, by this share of the
+reference's range: the hottest days of the year come with hot ones."""
 
 _BEYOND = 0.02
 """A range is clipped where this share of the reference lay beyond its new end."""
@@ -79,10 +78,16 @@ def atoms(policy: Quality, feature: Feature, before: Array, values: Array, *, us
         return []  # what stands still is told as such
     gap = _GAP * (high - low)
     for place, value, share in zip(order, found[order], shares, strict=False):
-        if (value < low - gap or value > high + gap) and share > policy.atom and counts[place] >= _COUNT:
+        apart = float(np.min(np.abs(np.delete(found, place) - value)))
+        if (
+            (value < low - gap or value > high + gap)
+            and apart > gap
+            and share > policy.atom
+            and counts[place] >= _COUNT
+        ):
             far = "far outside all that the reference held"
             return [_told(policy.atom, feature, float(value), float(share), 0.0, far)]
-    limit = max(policy.atom, _USUAL * usual)
+    limit = max(policy.atom, _STANDS_OUT * usual)
     for leading in (1, 2):
         least = shares[leading - 1]
         if least > limit and least >= _STANDS_OUT * shares[leading] and counts[order[leading - 1]] >= _COUNT:

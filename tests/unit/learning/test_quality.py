@@ -60,9 +60,13 @@ def _as_it_came(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _names(
-    window: pd.DataFrame, policy: Quality | None = None, stragglers: pd.DataFrame | None = None
+    window: pd.DataFrame,
+    policy: Quality | None = None,
+    stragglers: pd.DataFrame | None = None,
+    *,
+    reference: pd.DataFrame = REFERENCE,
 ) -> list[tuple[str, str | None]]:
-    findings = look(SCHEMA, policy or Quality(), reference=REFERENCE, window=window, stragglers=stragglers)
+    findings = look(SCHEMA, policy or Quality(), reference=reference, window=window, stragglers=stragglers)
     for finding in findings:
         assert any(character.isdigit() for character in finding.reason), finding.reason
         assert finding.value is not None
@@ -208,20 +212,25 @@ def test_a_column_on_a_grid_has_atoms_of_its_own() -> None:
 
 
 def test_a_price_that_is_agreed_on_for_days_is_no_sentinel_and_one_that_stood_as_never_before_is() -> None:
-    """Each week knows a price of its own that a fifth of its rows have: no other week has ever shown that value."""
+    """Each week knows a price of its own that a tenth of its rows have: no other week has ever shown that value."""
 
     def agreed(rows: pd.DataFrame, share: float) -> pd.DataFrame:
         week = (rows["event_time"] - REFERENCE["event_time"].iloc[0]).dt.days // 7
         is_agreed = np.random.default_rng(3).random(len(rows)) < share
         return rows.assign(price=rows["price"].mask(is_agreed, 50 + week / 7))
 
-    def found(window: pd.DataFrame, reference: pd.DataFrame) -> list[tuple[str, str | None]]:
-        return [(one.check, one.column) for one in look(SCHEMA, Quality(), reference=reference, window=window)]
+    reference = agreed(REFERENCE, 0.1)
+    assert _names(agreed(WINDOW, 0.1), reference=reference) == []
+    assert _names(agreed(WINDOW, 0.9), reference=reference) == [("sentinel", "price")]
+    assert _names(agreed(WINDOW, 0.2)) == [("sentinel", "price")]
 
-    reference = agreed(REFERENCE, 0.2)
-    assert found(agreed(WINDOW, 0.2), reference) == []
-    assert found(agreed(WINDOW, 0.6), reference) == [("sentinel", "price")]
-    assert found(agreed(WINDOW, 0.2), REFERENCE) == [("sentinel", "price")]
+
+def test_days_hotter_than_any_before_are_no_sentinel() -> None:
+    """On whole degrees each of the hottest values has many rows, and lies beyond the range; so do those just below."""
+    reference = REFERENCE.assign(change=REFERENCE["change"].round())
+    assert _names(WINDOW.assign(change=(WINDOW["change"] * 2 + 4).round()), reference=reference) == []
+    hot = WINDOW.assign(change=np.where(WINDOW.index % 5 > 0, WINDOW["change"].round(), 9.0))
+    assert _names(hot, reference=reference) == [("sentinel", "change")]
 
 
 def test_old_rows_that_come_with_a_window_are_late_and_the_finding_says_when_they_came() -> None:
