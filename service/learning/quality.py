@@ -99,14 +99,18 @@ def look(
     return tuple(_together(schema, findings))
 
 
-def _columns(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: pd.DataFrame) -> list[Finding]:
+def _columns(
+    schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: pd.DataFrame, is_tail: bool = False
+) -> list[Finding]:
     parts = stretches(reference, window)
     findings, moved = swapped(schema, policy, reference=reference, window=window, parts=parts)
     for feature in schema.features:
         before, now = reference[feature.name], window[feature.name]
         # A column that stands in another's place breaks its own bounds, too: one cause, one finding.
         if feature.name not in moved:
-            findings += _column(schema, policy, feature, before, now, usual=_usual(feature, before, parts))
+            # For some hours a price may stand where it never stood: in a tail only what lies far outside is an atom.
+            usual = usual_atom(before, parts) if feature.kind == "numeric" and not is_tail else 1.0
+            findings += _column(schema, policy, feature, before, now, usual=usual)
         if feature.kind == "categorical":
             findings += recoded(policy, feature, reference=before, window=now, parts=parts)
     return findings
@@ -123,7 +127,7 @@ def _tails(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: 
         if size < _FEWEST or len(reference) < size * _STRETCHES:
             continue
         tail = window.iloc[-size:]
-        found = _columns(schema, policy, reference=reference, window=tail)
+        found = _columns(schema, policy, reference=reference, window=tail, is_tail=True)
         found = [one for one in found if not _known(schema, policy, one, reference, size)]
         if found:
             since = f"{tail[EVENT_TIME].iloc[0]:%Y-%m-%d %H:%M}"
@@ -139,14 +143,13 @@ def _known(schema: Schema, policy: Quality, finding: Finding, reference: pd.Data
     feature = next((one for one in schema.features if one.name == finding.column), None)
     for start in starts:
         part = reference.iloc[start : start + size]
-        rest = [slice(other, other + size) for other in starts if other != start]
         if feature is None:
             same = swapped(schema, policy, reference=reference, window=part, parts=[])[0]
         elif finding.check in {"recoded", "missing"}:
+            rest = [slice(other, other + size) for other in starts if other != start]
             same = recoded(policy, feature, reference=reference[feature.name], window=part[feature.name], parts=rest)
         else:
-            before = reference[feature.name]
-            same = _column(schema, policy, feature, before, part[feature.name], usual=_usual(feature, before, rest))
+            same = _column(schema, policy, feature, reference[feature.name], part[feature.name], usual=1.0)
         if any(other.check == finding.check for other in same):
             return True
     return False
@@ -163,10 +166,6 @@ def _together(schema: Schema, findings: list[Finding]) -> list[Finding]:
         f"{' …' if len(columns) > 4 else ''}; limit {_TOGETHER:.0%}): a join that missed?"
     )
     return [Finding(check="join", column=None, value=share, limit=_TOGETHER, reason=words), *findings]
-
-
-def _usual(feature: Feature, reference: pd.Series, parts: list[slice]) -> float:
-    return usual_atom(reference, parts) if feature.kind == "numeric" else 1.0
 
 
 def _column(

@@ -19,6 +19,10 @@ from service.learning.metric import metric_of
 __all__ = ["mislabelled"]
 
 _FEWEST = 50
+_FEWEST_CLASSES = 3
+"""Two classes that are exchanged are as well a world that turned round, and a model that is kept from learning it would
+stay wrong for ever: the check calls that concept drift, and asks to look at the labels' pipe first."""
+
 _MOST_CLASSES = 6
 """With more classes, the orders to try are too many."""
 
@@ -73,7 +77,7 @@ def _classes(schema: Schema, metric: str, known: pd.DataFrame, reference_loss: f
     slip = _slipped(output, truth, right, usual)
     if slip:
         return [_finding("labels_slipped", float(slip[0]), 0.0, slip[1])]
-    if usual is None or len(classes) > _MOST_CLASSES:
+    if usual is None or not _FEWEST_CLASSES <= len(classes) <= _MOST_CLASSES:
         return []
     table = pd.crosstab(output, truth).reindex(index=classes, columns=classes, fill_value=0).to_numpy()
     best = max(permutations(range(len(classes))), key=lambda order: sum(table[i, j] for i, j in enumerate(order)))

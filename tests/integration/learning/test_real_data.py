@@ -16,6 +16,8 @@ from service.learning.schema import infer
 
 ROOT = Path(__file__).parents[3]
 WEEK = pd.Timedelta("7d")
+FAULTS = {pd.Timestamp("2012-08-18", tz="UTC"): {"sentinel"}}
+"""The source's own: all day on 17 August 2012 its felt temperature stands at 0.2424, beside one of 0.62 to 0.86."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def real(request: pytest.FixtureRequest) -> Real:
 def test_no_sound_week_is_called_broken(real: Real) -> None:
     judged = [(window[EVENT_TIME].iloc[-1], real.found(before, window)) for before, window in real.weeks()]
     assert len(judged) > 90
-    assert [(end, found) for end, found in judged if found] == []
+    assert {end: found for end, found in judged if found} == {end: FAULTS[end] for end, _ in judged if end in FAULTS}
 
 
 def _shifted(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:

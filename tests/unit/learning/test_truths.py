@@ -1,6 +1,7 @@
 """Broken labels are told from concept drift by what puts them right; labels that fit nothing are drift."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,17 @@ def test_sound_labels_and_labels_that_fit_nothing_any_more_are_no_finding() -> N
         assert _found(rows) == []
         assert _found(rows.assign(label=shuffle.permutation(rows["label"].to_numpy()))) == []
         assert _found(rows.assign(label=None)) == []
+
+
+def test_a_world_of_two_classes_that_turned_round_is_no_broken_label() -> None:
+    """Nobody can tell the two apart, and a model that is kept from learning the new world stays wrong for ever."""
+    rows = _classes()
+    two = rows[(rows["label"] != "c") & (rows["output"] != "c")]
+    turned = two.assign(label=two["label"].map({"a": "b", "b": "a"}))
+    schema = replace(CLASSES, classes=("a", "b"))
+    assert mislabelled(schema, Quality(), "accuracy", answered=turned, reference_loss=0.12) == []
+    three = rows.assign(label=rows["label"].map({"a": "b", "b": "a", "c": "c"}))
+    assert _found(three) == ["labels_permuted"]
 
 
 @pytest.mark.parametrize(
