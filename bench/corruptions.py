@@ -124,7 +124,7 @@ def _late(case: Case) -> Broken:
 def _timezone(case: Case) -> Broken:
     """Local time is taken for UTC in what comes last; in order of what the times say, as the lake gives it."""
     out = case.window.copy()
-    moved = out[EVENT_TIME].to_numpy().copy()
+    moved = out[EVENT_TIME].dt.tz_localize(None).to_numpy().copy()
     moved[case.start() :] += np.timedelta64((5, 8, -6, 10, -9)[case.turn % 5], "h")
     out[EVENT_TIME] = pd.to_datetime(moved, utc=True)
     return out.sort_values(EVENT_TIME, kind="stable"), None
@@ -133,7 +133,7 @@ def _timezone(case: Case) -> Broken:
 def _truncated(case: Case) -> Broken | None:
     """All rows of one category stay out: one of the sources is gone."""
     # A category of the calendar is no source.
-    names = [name for name in case.categorical(3) if (case.window[name].diff() != 0).mean() > 0.25]
+    names = [name for name in case.categorical(3) if (case.window[name] != case.window[name].shift()).mean() > 0.25]
     if not names:
         return None
     counts = case.window[names[0]].value_counts()
