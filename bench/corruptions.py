@@ -181,17 +181,31 @@ def _tilted(frame: pd.DataFrame, name: str, random: np.random.Generator) -> pd.D
     return frame.loc[keep]
 
 
+def _movable(case: Case) -> str:
+    """Return the turn's numeric column among those that do not follow the clock: 25 o'clock is no drift."""
+    times = case.reference[EVENT_TIME].dt
+    slots = (times.hour * 60 + times.minute).to_numpy()
+    free = [name for name in case.numeric() if (case.reference.groupby(slots)[name].nunique() > 1).any()]
+    return free[0]
+
+
+def _within(case: Case, name: str, column: pd.Series) -> pd.DataFrame:
+    """Return the window with the moved column, inside its declared bounds: no world leaves them."""
+    feature = next(f for f in case.schema.features if f.name == name)
+    return case.window.assign(**{name: column.clip(feature.low, feature.high)})
+
+
 def _gradual(case: Case, random: np.random.Generator) -> pd.DataFrame:
     del random
-    name = case.numeric()[0]
+    name = _movable(case)
     spread = float(case.reference[name].quantile(0.75) - case.reference[name].quantile(0.25))
-    return case.window.assign(**{name: case.window[name] + np.linspace(0, 1, len(case.window)) * spread})
+    return _within(case, name, case.window[name] + np.linspace(0, 1, len(case.window)) * spread)
 
 
 def _grown(case: Case, random: np.random.Generator) -> pd.DataFrame:
     del random
-    name = case.numeric()[0]
-    return case.window.assign(**{name: case.window[name] * 1.6})
+    name = _movable(case)
+    return _within(case, name, case.window[name] * 1.6)
 
 
 def _mixed(case: Case, random: np.random.Generator) -> pd.DataFrame:

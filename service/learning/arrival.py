@@ -18,6 +18,16 @@ _RECENT, _AHEAD, _FEWEST = 50, 0.8, 20
 makes no other one late."""
 
 
+_BLOCK = 0.05
+"""A stretch of so many of the window's rows..."""
+
+_TWINS = 0.95
+"""...of which so many have a twin was sent twice, if elsewhere..."""
+
+_ELSEWHERE = 0.1
+"""...at least so many stretches have few twins: rows that are alike by nature are so everywhere."""
+
+
 def duplicates(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: pd.DataFrame) -> list[Finding]:
     """Find rows that repeat an earlier one of the window, where the reference's rows do not."""
     columns = [EVENT_TIME, *schema.names]
@@ -25,12 +35,27 @@ def duplicates(schema: Schema, policy: Quality, *, reference: pd.DataFrame, wind
     usual = float(reference.duplicated(subset=columns).mean()) if EVENT_TIME in reference and len(reference) else 0.0
     limit = min(usual + policy.duplicates, 1.0)
     if share <= limit:
-        return []
+        return _sent_twice(window, columns)
     words = (
         f"{share:.1%} of {len(window)} rows repeat an earlier one, event time included (limit {limit:.1%}): a batch "
         "sent twice?"
     )
     return [Finding(check="duplicates", column=None, value=share, limit=limit, reason=words)]
+
+
+def _sent_twice(window: pd.DataFrame, columns: list[str]) -> list[Finding]:
+    """Find a stretch of event time in which nearly all rows come twice, however small a share of the window it is."""
+    size = max(_FEWEST, round(_BLOCK * len(window)))
+    twins = window.duplicated(subset=columns, keep=False).astype(np.float64)
+    by_stretch = twins.rolling(size).mean().dropna()
+    if by_stretch.empty or by_stretch.max() < _TWINS or by_stretch.quantile(_ELSEWHERE) > 1 - _TWINS:
+        return []
+    rows = int((by_stretch >= _TWINS).sum()) + size - 1
+    words = (
+        f"in a stretch of at least {rows} of {len(window)} rows nearly all come twice, event time included, and "
+        "elsewhere hardly any: a batch sent twice?"
+    )
+    return [Finding(check="duplicates", column=None, value=rows / len(window), limit=_BLOCK, reason=words)]
 
 
 def future(policy: Quality, window: pd.DataFrame) -> list[Finding]:

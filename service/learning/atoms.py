@@ -35,6 +35,10 @@ _GAP = 0.2
 """A far value lies outside all that the reference held, and apart from all else in the window, by this share of the
 reference's range: the hottest days of the year come with hot ones."""
 
+_CLIPPED = 2.0
+"""An end of the range needs to be so many times as large an atom as any that a stretch of the reference had: that
+nothing lies beyond it speaks as well."""
+
 _BEYOND = 0.02
 """A range is clipped where this share of the reference lay beyond its new end."""
 
@@ -87,15 +91,16 @@ def atoms(policy: Quality, feature: Feature, before: Array, values: Array, *, us
         ):
             far = "far outside all that the reference held"
             return [_told(policy.atom, feature, float(value), float(share), 0.0, far)]
-    limit = max(policy.atom, _STANDS_OUT * usual)
     for leading in (1, 2):
         least = shares[leading - 1]
-        if least > limit and least >= _STANDS_OUT * shares[leading] and counts[order[leading - 1]] >= _COUNT:
-            return _standing_out(limit, feature, before, values, found[order[:leading]])
+        if least > policy.atom and least >= _STANDS_OUT * shares[leading] and counts[order[leading - 1]] >= _COUNT:
+            return _standing_out(policy, feature, before, values, found[order[:leading]], largest=usual)
     return []
 
 
-def _standing_out(limit: float, feature: Feature, before: Array, values: Array, which: Array) -> list[Finding]:
+def _standing_out(
+    policy: Quality, feature: Feature, before: Array, values: Array, which: Array, *, largest: float
+) -> list[Finding]:
     if len(np.unique(before)) < _VARIED:
         return []
     for value in which:
@@ -103,11 +108,14 @@ def _standing_out(limit: float, feature: Feature, before: Array, values: Array, 
         if share < _STANDS_OUT * usual:
             continue
         above, below = float((before > value).mean()), float((before < value).mean())
-        if value == values.max() and above >= _BEYOND:
+        limit = max(policy.atom, _CLIPPED * largest)
+        if share > limit and value == values.max() and above >= _BEYOND:
             return [_told(limit, feature, float(value), share, usual, _end("above", above), check="clipped")]
-        if value == values.min() and below >= _BEYOND:
+        if share > limit and value == values.min() and below >= _BEYOND:
             return [_told(limit, feature, float(value), share, usual, _end("below", below), check="clipped")]
-        return [_told(limit, feature, float(value), share, usual, "and no other value is nearly as frequent")]
+        limit = max(policy.atom, _STANDS_OUT * largest)
+        if share > limit:
+            return [_told(limit, feature, float(value), share, usual, "and no other value is nearly as frequent")]
     return []
 
 

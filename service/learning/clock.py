@@ -1,4 +1,4 @@
-"""Event times by another clock: columns that follow the time of day come at other times than they did."""
+"""Event times by another clock: columns that follow time of day or weekday come at other times than they did."""
 
 from typing import Any
 
@@ -26,6 +26,10 @@ _OBEYS = 0.99
 
 _FACES = 12
 """...and so many different ones over a day."""
+
+_WEEKDAYS = 7
+_WEEKS = 3
+"""Weeks of the reference that show that a column is the weekday: with another value for each."""
 
 _DAYS = 2
 """Days that a daily profile needs."""
@@ -58,6 +62,17 @@ def misplaced(policy: Quality, schema: Schema, *, reference: pd.DataFrame, windo
                     f"(limit {policy.clock:.0%}), by more than the hour of summer time: event times in another zone?"
                 )
                 return [Finding(check="clock", column=feature.name, value=share, limit=policy.clock, reason=words)]
+            continue
+        weekdays = _weekdays(before, reference)
+        if weekdays is not None:
+            known = np.isfinite(values)
+            share = float((values != weekdays[_days(window)])[known].mean()) if known.any() else 0.0
+            if share > policy.clock:
+                words = (
+                    f"{feature.name} follows the weekday, and in {share:.1%} of {len(values)} rows it does not (limit "
+                    f"{policy.clock:.0%}): other codes, or event times of other days?"
+                )
+                return [Finding(check="clock", column=feature.name, value=share, limit=policy.clock, reason=words)]
         elif feature.kind == "numeric":
             profiles.append((feature.name, before, values))
     return _moved(profiles, reference, window, then // 2, now // 2)
@@ -81,6 +96,24 @@ def _faces(before: Floats, slots: NDArray[np.int64]) -> Floats | None:
         return None
     near = np.abs(before[known] - faces[slots[known]]) <= 1e-3 * (np.nanmax(faces) - np.nanmin(faces))
     return faces if near.mean() >= _OBEYS else None
+
+
+def _days(frame: pd.DataFrame) -> NDArray[np.int64]:
+    days: NDArray[np.int64] = frame[EVENT_TIME].dt.dayofweek.to_numpy().astype(np.int64)
+    return days
+
+
+def _weekdays(before: Floats, reference: pd.DataFrame) -> Floats | None:
+    """Return the value of each weekday; None where the column is not the weekday."""
+    known = np.isfinite(before)
+    if (reference[EVENT_TIME].max() - reference[EVENT_TIME].min()) < pd.Timedelta(weeks=_WEEKS) or not known.any():
+        return None
+    days = _days(reference)
+    medians = pd.Series(before[known]).groupby(days[known]).median()
+    if len(medians) < _WEEKDAYS or medians.nunique() < _WEEKDAYS:
+        return None
+    found: Floats = medians.to_numpy()
+    return found if (before[known] == found[days[known]]).mean() >= _OBEYS else None
 
 
 def _off(values: Floats, slots: NDArray[np.int64], faces: Floats) -> float:

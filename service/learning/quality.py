@@ -91,9 +91,11 @@ def look(
         return ()
     findings = duplicates(schema, policy, reference=reference, window=window)
     findings += [*future(policy, window), *late(policy, window, stragglers)]
-    findings += misplaced(policy, schema, reference=reference, window=window)
+    moved = misplaced(policy, schema, reference=reference, window=window)
     window = thinned(window, _MOST_ROWS)
-    findings += _columns(schema, policy, reference=reference, window=window)
+    columns = _columns(schema, policy, reference=reference, window=window)
+    # A clock that is broken itself also disagrees with the event times: one cause, one finding.
+    findings += [one for one in moved if one.column not in {other.column for other in columns}] + columns
     if not findings:
         findings = _tails(schema, policy, reference=reference, window=window)
     return tuple(_together(schema, findings))

@@ -58,11 +58,20 @@ def mislabelled(
         Of the champion's holdout; None: nothing is told.
     """
     known = answered[answered[LABEL].notna()].sort_values(EVENT_TIME, kind="stable")
-    if len(known) < _FEWEST or reference_loss is None:
+    if reference_loss is None:
         return []
-    if schema.task == "regression":
-        return _numbers(policy, metric_of(metric, schema).name, known, reference_loss)
-    return _classes(schema, metric_of(metric, schema).name, known, reference_loss)
+    name = metric_of(metric, schema).name
+    for newest in (known, known.iloc[len(known) // 2 :]):  # labels that broke half-way fit as a whole to nothing
+        if len(newest) < _FEWEST:
+            continue
+        found = (
+            _numbers(policy, name, newest, reference_loss)
+            if schema.task == "regression"
+            else _classes(schema, name, newest, reference_loss)
+        )
+        if found:
+            return found
+    return []
 
 
 def _classes(schema: Schema, metric: str, known: pd.DataFrame, reference_loss: float) -> list[Finding]:

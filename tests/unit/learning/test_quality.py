@@ -109,7 +109,9 @@ def test_clean_weeks_break_nothing() -> None:
         (lambda w: w.assign(change=w["change"].clip(upper=1.0)), ("clipped", "change")),
         (lambda w: w.assign(price=w["price"].clip(40, 60)), ("clipped", "price")),
         (lambda w: w.assign(change=w["change"].where(w.index < 150, w["change"] * 1000)), ("beyond", "change")),
-        (lambda w: w.assign(event_time=w["event_time"] + pd.Timedelta("8h")), ("clock", "price")),
+        (lambda w: w.assign(event_time=w["event_time"] + pd.Timedelta("8h")), ("clock", "weekday")),
+        (lambda w: w.assign(weekday=(w["weekday"] + 1) % 7), ("clock", "weekday")),
+        (lambda w: pd.concat([w, w.iloc[-30:]]).sort_values("event_time"), ("duplicates", None)),
         (lambda w: w[w["size"] != "m"], ("missing", "size")),
     ],
 )

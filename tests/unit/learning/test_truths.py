@@ -58,6 +58,12 @@ def test_sound_labels_and_labels_that_fit_nothing_any_more_are_no_finding() -> N
         assert _found(rows.assign(label=None)) == []
 
 
+def test_labels_that_broke_half_way_through_are_found() -> None:
+    rows = _classes()
+    exchanged = rows["label"].map({"a": "b", "b": "c", "c": "a"})
+    assert _found(rows.assign(label=rows["label"].where(rows.index < N // 2, exchanged))) == ["labels_permuted"]
+
+
 def test_a_world_of_two_classes_that_turned_round_is_no_broken_label() -> None:
     """Nobody can tell the two apart, and a model that is kept from learning the new world stays wrong for ever."""
     rows = _classes()
