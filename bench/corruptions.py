@@ -190,9 +190,16 @@ def _movable(case: Case) -> str:
 
 
 def _within(case: Case, name: str, column: pd.Series) -> pd.DataFrame:
-    """Return the window with the moved column, inside its declared bounds: no world leaves them."""
+    """Return the window with the moved column, inside its declared bounds: no world leaves them.
+
+    What would leave them is drawn towards the bound, rank by rank: cut off, it would all sit at one value.
+    """
     feature = next(f for f in case.schema.features if f.name == name)
-    return case.window.assign(**{name: column.clip(feature.low, feature.high)})
+    if feature.high is not None and float(column.max()) > feature.high:
+        old = case.window[name]
+        low, high = float(old.min()), float(feature.high)
+        column = low + (high - low) * ((old - low) / max(high - low, 1e-12)) ** 0.6
+    return case.window.assign(**{name: column})
 
 
 def _gradual(case: Case, random: np.random.Generator) -> pd.DataFrame:

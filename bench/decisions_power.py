@@ -61,7 +61,7 @@ class Distances:
             few = counts / len(values) * rows < _EXPECTED
             self._names = {name: _RARE if rare else name for name, rare in zip(names, few, strict=True)}
             values = self._folded(values)
-        self._column = Column(values, "numeric" if numeric else "categorical")
+        self._column = Column(values, "numeric" if numeric else "categorical", pinned=True)
 
     def measure(self, window: Array) -> float:
         """Return the distance of a window's values."""
@@ -90,6 +90,8 @@ class Stage:
             name: Distances(self.ours.reference[name], rows=n, numeric=numeric[name]) for name in self.names
         }
         self.threshold = self.ours.look(self.window(0))[1].threshold
+        known = next(iter(self.ours.calibration.columns.values()))
+        self.stretch = known.stretch(n, min(len(self.ours.reference), self.ours.policy.sample))
         count = onsets * STEPS
         self.clean = {name: self.cut(self.rows[name].to_numpy()) for name in self.names}
         self.own = np.column_stack([self.measured(name, self.clean[name]) for name in self.names])
@@ -123,7 +125,10 @@ class Stage:
         """Return our statistic over its threshold: the largest of the columns' scores, as the check takes it."""
         columns = self.ours.calibration.columns
         found = zip((PREDICTION if name == OUTPUT else name for name in self.names), distances.tolist(), strict=True)
-        return max(columns[name].score(distance) for name, distance in found if name in columns) / self.threshold
+        return (
+            max(columns[name].score(distance, stretch=self.stretch) for name, distance in found if name in columns)
+            / self.threshold
+        )
 
     def error(self) -> float:
         """Return the largest difference between our quick figures and the check's own, on some windows."""

@@ -36,7 +36,7 @@ _SURE = 40.0
 class Column:
     """One column of a reference: distances of any window's values from it."""
 
-    def __init__(self, values: Array, kind: Kind) -> None:
+    def __init__(self, values: Array, kind: Kind, *, pinned: bool = False) -> None:
         if len(values) <= _SMALL_REFERENCE:
             msg = f"Evidently takes another test for {len(values)} rows of reference; give it more"
             raise ValueError(msg)
@@ -44,6 +44,7 @@ class Column:
         self._names, counts = np.unique(values, return_counts=True)
         self._counts = counts.astype(np.float64)
         self._numeric = kind == "numeric"
+        self._pinned = pinned  # to its kind: Evidently left alone takes few numbers for categories
         if self._numeric:
             self._values = np.repeat(np.asarray(self._names, dtype=np.float64), counts)
             self._sums = np.concatenate([[0.0], np.cumsum(self._values)])
@@ -64,7 +65,9 @@ class Column:
 
     def _few_values(self, window: Array) -> bool:
         """Return whether Evidently would take these numbers for categories."""
-        return len(self._names) <= _FEW_VALUES and len(np.union1d(self._names, window)) <= _FEW_VALUES
+        return (
+            not self._pinned and len(self._names) <= _FEW_VALUES and len(np.union1d(self._names, window)) <= _FEW_VALUES
+        )
 
     def _shares(self, window: Array) -> Array:
         places = np.searchsorted(self._names, window)

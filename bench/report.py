@@ -54,9 +54,9 @@ def publish(section: Section, *, root: Path = ROOT) -> int:
     facts = _facts(section, root)
     out = root / "bench" / "out"
     out.mkdir(parents=True, exist_ok=True)
-    targets = [{"words": target.words, "met": target.met} for target in section.targets]
+    targets = [{"words": target.words, "met": bool(target.met)} for target in section.targets]
     content = facts | {"targets": targets, "figures": section.figures}
-    (out / f"{section.name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (out / f"{section.name}.json").write_text(json.dumps(content, indent=1, default=lambda value: value.item()) + "\n")
     page = root / "docs" / "bench.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     before = page.read_text() if page.exists() else HEAD

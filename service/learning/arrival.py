@@ -1,7 +1,10 @@
 """When rows came: batches that were sent twice, clocks that are wrong, and old rows that arrive among new ones."""
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from service.domain.check import Finding
 from service.domain.duration import format_duration, parse_duration
@@ -31,8 +34,9 @@ _ELSEWHERE = 0.1
 def duplicates(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: pd.DataFrame) -> list[Finding]:
     """Find rows that repeat an earlier one of the window, where the reference's rows do not."""
     columns = [EVENT_TIME, *schema.names]
-    share = float(window.duplicated(subset=columns).mean())
-    usual = float(reference.duplicated(subset=columns).mean()) if EVENT_TIME in reference and len(reference) else 0.0
+    share = float(_repeats(window, columns, keep="first").mean())
+    has_times = EVENT_TIME in reference and len(reference)
+    usual = float(_repeats(reference, columns, keep="first").mean()) if has_times else 0.0
     limit = min(usual + policy.duplicates, 1.0)
     if share <= limit:
         return _sent_twice(window, columns)
@@ -43,10 +47,18 @@ def duplicates(schema: Schema, policy: Quality, *, reference: pd.DataFrame, wind
     return [Finding(check="duplicates", column=None, value=share, limit=limit, reason=words)]
 
 
+def _repeats(rows: pd.DataFrame, columns: list[str], *, keep: Literal["first", False]) -> NDArray[np.bool_]:
+    """Return which rows repeat another; looked at in full are only those that share their event time with one."""
+    found = rows[EVENT_TIME].duplicated(keep=False).to_numpy(copy=True)
+    if found.any():
+        found[found] = rows.loc[found, columns].duplicated(keep=keep).to_numpy()
+    return found
+
+
 def _sent_twice(window: pd.DataFrame, columns: list[str]) -> list[Finding]:
     """Find a stretch of event time in which nearly all rows come twice, however small a share of the window it is."""
     size = max(_FEWEST, round(_BLOCK * len(window)))
-    twins = window.duplicated(subset=columns, keep=False).astype(np.float64)
+    twins = pd.Series(_repeats(window, columns, keep=False).astype(np.float64))
     by_stretch = twins.rolling(size).mean().dropna()
     if by_stretch.empty or by_stretch.max() < _TWINS or by_stretch.quantile(_ELSEWHERE) > 1 - _TWINS:
         return []
