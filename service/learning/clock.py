@@ -112,7 +112,7 @@ def _weekdays(before: Floats, reference: pd.DataFrame) -> Floats | None:
     medians = pd.Series(before[known]).groupby(days[known]).median()
     if len(medians) < _WEEKDAYS or medians.nunique() < _WEEKDAYS:
         return None
-    found: Floats = medians.to_numpy(dtype=np.float64)
+    found: Floats = np.asarray(medians, dtype=np.float64)
     return found if (before[known] == found[days[known]]).mean() >= _OBEYS else None
 
 
