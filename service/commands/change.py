@@ -6,7 +6,7 @@ import typer
 
 from service.client import Json
 from service.commands.look import ModelName, RunPrinter
-from service.commands.output import AsJson, Url, connect, console, fail, note, print_json, words
+from service.commands.output import AsJson, Key, Url, connect, console, fail, note, print_json, words
 
 __all__ = ["register"]
 
@@ -17,9 +17,9 @@ GOOD_ENDS = frozenset({"succeeded", "probation", "skipped"})
 """Ends of a run for which `retrain --wait` exits 0."""
 
 
-def check(model: ModelName, url: Url = "", as_json: AsJson = False) -> None:
+def check(model: ModelName, url: Url = "", key: Key = "", as_json: AsJson = False) -> None:
     """Ask for a check of the newest window now."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         asked = retrue.start_check(model)
     if as_json:
         print_json(asked)
@@ -34,10 +34,11 @@ def retrain(
     join: Annotated[bool, typer.Option("--join", help="Join a run that is in the way instead of failing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 1 unless it promotes.")] = False,
     url: Url = "",
+    key: Key = "",
     as_json: AsJson = False,
 ) -> None:
     """Start a run: train a challenger, judge it, promote it if it passes the gate."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         run = retrue.retrain(model, reason=reason, force=force, join=join)
         if not wait:
             if as_json:
@@ -54,23 +55,23 @@ def retrain(
         raise typer.Exit(1)
 
 
-def cancel(run_id: RunId, reason: Reason = "cancelled on the command line", url: Url = "") -> None:
+def cancel(run_id: RunId, reason: Reason = "cancelled on the command line", url: Url = "", key: Key = "") -> None:
     """End a run that has not committed yet."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         run = retrue.cancel(run_id, reason=reason)
     console.print(f"run {run['id']} is {run['state']}")
 
 
-def approve(run_id: RunId, reason: Reason = "approved on the command line", url: Url = "") -> None:
+def approve(run_id: RunId, reason: Reason = "approved on the command line", url: Url = "", key: Key = "") -> None:
     """Let a challenger that waits for a person be promoted."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         run = retrue.approve(run_id, reason=reason)
     console.print(f"run {run['id']} is {run['state']}")
 
 
-def reject(run_id: RunId, reason: Reason = "rejected on the command line", url: Url = "") -> None:
+def reject(run_id: RunId, reason: Reason = "rejected on the command line", url: Url = "", key: Key = "") -> None:
     """Turn down a challenger that waits for a person."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         run = retrue.reject(run_id, reason=reason)
     console.print(f"run {run['id']} is {run['state']}")
 
@@ -80,9 +81,10 @@ def promote(
     version: Annotated[int, typer.Argument(help="Number of the version.", min=1)],
     reason: Reason = "promoted on the command line",
     url: Url = "",
+    key: Key = "",
 ) -> None:
     """Make a version champion, once every replica has loaded and verified it."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         generation = int(words(retrue.model(model), "champion", "generation") or 0)
         swap = retrue.promote(model, version, generation=generation, reason=reason)
     console.print(f"version {version} of {model}: promotion {swap.get('id', '')} is {swap.get('state', 'asked for')}")
@@ -93,9 +95,10 @@ def rollback(
     to: Annotated[int | None, typer.Option(help="Version to go back to; by default the last one kept.")] = None,
     reason: Reason = "rolled back on the command line",
     url: Url = "",
+    key: Key = "",
 ) -> None:
     """Take the champion back at once; holds automatic promotion until `retrue release MODEL hold`."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         champion = retrue.rollback(model, to=to, reason=reason)
     console.print(f"{model} is back on version {champion['version']}, generation {champion['generation']}")
     note(f"automatic promotion is held until `retrue release {model} hold`")
@@ -105,20 +108,20 @@ SwitchName = Annotated[str, typer.Argument(help="pause, freeze, pin, hold or qua
 SWITCHES = {"pause", "freeze", "pin", "hold"}
 
 
-def switch(model: ModelName, name: SwitchName, reason: Reason = "set on the command line", url: Url = "") -> None:
+def switch(model: ModelName, name: SwitchName, reason: Reason = "set on the command line", url: Url = "", key: Key = "") -> None:
     """Turn a switch on: pause (schedule), freeze (no training, no promotion), pin (champion), hold (automation)."""
     if name not in SWITCHES:
         raise fail(f"{name!r} is no switch you can set: choose one of {', '.join(sorted(SWITCHES))}", exit_code=2)
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         retrue.set_switch(model, name, reason=reason)
     console.print(f"{model}: {name} is on")
 
 
-def release(model: ModelName, name: SwitchName, reason: Reason = "released on the command line", url: Url = "") -> None:
+def release(model: ModelName, name: SwitchName, reason: Reason = "released on the command line", url: Url = "", key: Key = "") -> None:
     """Turn a switch off; releasing `quarantine` accepts the present data as the new normal."""
     if name not in SWITCHES | {"quarantine"}:
         raise fail(f"{name!r} is no switch: choose one of {', '.join(sorted(SWITCHES))} or quarantine", exit_code=2)
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         retrue.clear_switch(model, name, reason=reason)
     console.print(f"{model}: {name} is off")
 
