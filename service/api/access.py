@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import problem, problem_of
@@ -209,7 +210,7 @@ class Warden:
         return self._gate.caller(scope, session_key=key_id)
 
 
-def _refused(caller: Caller, asked: dict[str, Right | None], method: str) -> Any:
+def _refused(caller: Caller, asked: dict[str, Right | None], method: str) -> Response | None:
     """Return the answer to a caller who may not go on; None: may."""
     if Right.ADMINISTER in caller.rights:
         return None  # the router answers for what is not there

@@ -80,14 +80,18 @@ def _add_runs(api: APIRouter, database: Database) -> None:
         "/models/{model}/checks", status_code=202, tags=["checks"], summary="Ask for a check of the newest window"
     )
     def ask_check(
-        model: str, response: Response, asker: Asker, _why: Annotated[Reason, Body(default_factory=Reason)]
+        model: str, response: Response, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)]
     ) -> Check:
         with database.write(origin=asker.origin) as conn:
             models.get(conn, model)
             if champions.current(conn, model) is None:
                 msg = "the model has no champion yet, so there is nothing to compare with"
                 raise NotAllowedNow(msg, model=model)
-            check = checks.create(conn, model, actor=asker.actor, at=database.now(conn))
+            at = database.now(conn)
+            check = checks.create(conn, model, actor=asker.actor, at=at)
+            audit.append(
+                conn, actor=asker.actor, action="check_asked", model=model, subject=check.id, reason=why.reason, at=at
+            )
         response.headers["Location"] = f"/v1/models/{model}/checks/{check.id}"
         return check
 

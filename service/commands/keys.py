@@ -3,8 +3,8 @@
 import getpass
 import os
 import socket
-from datetime import timedelta
-from typing import Annotated, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,10 @@ from service.commands.output import AsJson, Key, Url, connect, console, fail, no
 from service.domain.access import Role
 from service.domain.duration import parse_duration
 from service.settings import load, prepare_home
+
+if TYPE_CHECKING:
+    from service.storage.database import Database
+    from service.storage.keys import KeyRow
 
 __all__ = ["direct", "keys", "person"]
 
@@ -33,7 +37,7 @@ def person() -> str:
     return f"{name} on {socket.gethostname()}"
 
 
-def direct() -> Any:
+def direct() -> "Database":
     """Return the database of the settings in force, with its tables."""
     from service.storage.database import Database
 
@@ -136,11 +140,10 @@ def _create(name: str, roles: list[Role], lasts: timedelta | None, reason: str) 
     return {**_plain(row), "key": text}
 
 
-def _plain(row: Any) -> Json:
-    moments = ("created_at", "expires_at", "revoked_at", "last_used_at")
-    plain: Json = {name: at and at.isoformat() for name in moments for at in [getattr(row, name)]}
-    return {"id": row.id, "name": row.name, "roles": [role.value for role in row.roles], **plain,
-            "created_by": row.created_by}
+def _plain(row: "KeyRow") -> Json:
+    names = ("id", "name", "created_at", "created_by", "expires_at", "revoked_at", "last_used_at")
+    plain: Json = {name: getattr(row, name) for name in names} | {"roles": [role.value for role in row.roles]}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in plain.items()}
 
 
 def _duration(text: str | None) -> timedelta | None:

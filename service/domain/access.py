@@ -72,7 +72,7 @@ KEY_LENGTH = len("rtr_") + 8 + len("_") + 52 + 7
 
 def rights_of(roles: Iterable[Role]) -> frozenset[Right]:
     """Return all that the roles may do together."""
-    return frozenset().union(*(RIGHTS[role] for role in roles))
+    return frozenset(right for role in roles for right in RIGHTS[role])
 
 
 def roles_with(right: Right) -> list[Role]:

@@ -156,7 +156,7 @@ class _Chain:
             # One that follows the digest of a row that was moved away is itself as it was written.
             if not any(_digest(values, odd) == row["digest"] for odd in self._odd):
                 self.found(seq, "was altered, or stood in another place")
-            self._odd.append(row["digest"])
+                self._odd.append(row["digest"])
         # The stored digest leads on: one altered row must not make all that follow it look altered.
         self.rows, self.seq, self.digest = self.rows + 1, seq, row["digest"]
 
