@@ -44,7 +44,7 @@ class Keyed:
         """Make a key that the worker knows at once; return its text."""
         with self.database.write() as conn:
             expires_at = None if lasts is None else self.database.now(conn) + lasts
-            named = name or "-".join(roles)
+            named = name or f"{'-'.join(roles)}'s"
             _, text = keys.create(conn, named, roles=roles, expires_at=expires_at, actor="test", reason="test")
         self.look()
         return text

@@ -28,8 +28,8 @@ from service.domain.errors import (
     ForeignPage,
     MalformedKey,
     NoKey,
-    NotPermitted,
     NoToken,
+    NotPermitted,
     RetrueError,
     TooManyRequests,
     WrongKey,
@@ -219,9 +219,7 @@ def _refused(caller: Caller, asked: dict[str, Right | None], method: str) -> Res
     if method not in asked:
         allowed = [one for name in asked for one in ((name, "HEAD") if name == "GET" else (name,))]
         headers = {"Allow": ", ".join(allowed)}
-        return problem(
-            405, "this address does not take that method", code="method-not-allowed", headers=headers
-        )
+        return problem(405, "this address does not take that method", code="method-not-allowed", headers=headers)
     needed = asked[method]
     if needed is not None and needed not in caller.rights:
         raise _lack(caller.actor, needed)

@@ -36,7 +36,7 @@ class Parts:
     """Holds reports/, and what a prediction's look-up reads."""
     may_be_open: bool = True
     """Whether anybody may do everything while there is no key: only where nobody else reaches the address."""
-    rates: Rates = Rates()
+    rates: Rates = field(default_factory=Rates)
     """How often one key may ask."""
     intake: Intake = field(init=False)
     """Bodies that come in; made here."""

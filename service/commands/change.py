@@ -108,7 +108,9 @@ SwitchName = Annotated[str, typer.Argument(help="pause, freeze, pin, hold or qua
 SWITCHES = {"pause", "freeze", "pin", "hold"}
 
 
-def switch(model: ModelName, name: SwitchName, reason: Reason = "set on the command line", url: Url = "", key: Key = "") -> None:
+def switch(
+    model: ModelName, name: SwitchName, reason: Reason = "set on the command line", url: Url = "", key: Key = ""
+) -> None:
     """Turn a switch on: pause (schedule), freeze (no training, no promotion), pin (champion), hold (automation)."""
     if name not in SWITCHES:
         raise fail(f"{name!r} is no switch you can set: choose one of {', '.join(sorted(SWITCHES))}", exit_code=2)
@@ -117,7 +119,9 @@ def switch(model: ModelName, name: SwitchName, reason: Reason = "set on the comm
     console.print(f"{model}: {name} is on")
 
 
-def release(model: ModelName, name: SwitchName, reason: Reason = "released on the command line", url: Url = "", key: Key = "") -> None:
+def release(
+    model: ModelName, name: SwitchName, reason: Reason = "released on the command line", url: Url = "", key: Key = ""
+) -> None:
     """Turn a switch off; releasing `quarantine` accepts the present data as the new normal."""
     if name not in SWITCHES | {"quarantine"}:
         raise fail(f"{name!r} is no switch: choose one of {', '.join(sorted(SWITCHES))} or quarantine", exit_code=2)

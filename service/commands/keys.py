@@ -52,7 +52,9 @@ def direct() -> "Database":
 def create(
     name: Annotated[str, typer.Option(help="Who it is for; the actor in runs and in the audit.")],
     role: Annotated[list[Role], typer.Option(help="What it is for; may be given more than once.")],
-    expires: Annotated[str | None, typer.Option(help="How long it is good for, such as 90d; else until revoked.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="How long it is good for, such as 90d; else until revoked.")
+    ] = None,
     reason: Reason = "asked on the command line",
     url: Url = "",
     key: Key = "",

@@ -152,11 +152,10 @@ class _Chain:
         if seq != self.seq + 1:
             self.found(self.seq + 1, "is gone" if seq == self.seq + 2 else f"is gone, and so are all up to {seq - 1}")
             # What came before it is not known any more, so the row after a gap can't be judged by itself.
-        elif _digest(values, before) != row["digest"]:
-            # One that follows the digest of a row that was moved away is itself as it was written.
-            if not any(_digest(values, odd) == row["digest"] for odd in self._odd):
-                self.found(seq, "was altered, or stood in another place")
-                self._odd.append(row["digest"])
+        # One that follows the digest of a row that was moved away is itself as it was written.
+        elif not any(_digest(values, known) == row["digest"] for known in (before, *self._odd)):
+            self.found(seq, "was altered, or stood in another place")
+            self._odd.append(row["digest"])
         # The stored digest leads on: one altered row must not make all that follow it look altered.
         self.rows, self.seq, self.digest = self.rows + 1, seq, row["digest"]
 

@@ -74,9 +74,7 @@ def create(
         msg = f"there is a key named {name} already: revoke it first, or choose another name"
         raise NotAllowedNow(msg, name=name)
     facts = {"name": name, "roles": [role.value for role in given], "expires_at": expires_at and expires_at.isoformat()}
-    audit.append(
-        conn, actor=actor, action="key_created", model=None, subject=row.id, reason=reason, facts=facts, at=at
-    )
+    audit.append(conn, actor=actor, action="key_created", model=None, subject=row.id, reason=reason, facts=facts, at=at)
     return row, text
 
 

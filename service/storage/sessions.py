@@ -20,9 +20,7 @@ def begin(conn: Connection, key_id: str, *, lasts: timedelta = LASTS) -> str:
     at = now(conn)
     conn.execute(delete(sessions).where(sessions.c.expires_at <= at))
     token = secrets.token_urlsafe(_BYTES)
-    conn.execute(
-        sessions.insert().values(digest=_digest(token), key_id=key_id, created_at=at, expires_at=at + lasts)
-    )
+    conn.execute(sessions.insert().values(digest=_digest(token), key_id=key_id, created_at=at, expires_at=at + lasts))
     return token
 
 

@@ -78,7 +78,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
             while client.get("/readyz").status_code != httpx.codes.OK:
                 pass
         bearer = {"Authorization": f"Bearer {key}"}
-        yield Asked(url, bearer, {"model": "flip", "run_id": run.id, "check_id": check.id, "version": 1, "switch": "hold"})
+        yield Asked(
+            url, bearer, {"model": "flip", "run_id": run.id, "check_id": check.id, "version": 1, "switch": "hold"}
+        )
         server.should_exit = True
         thread.join(20)
     database.close()

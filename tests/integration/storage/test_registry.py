@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, update
+from sqlalchemy import Connection
 
 from service.domain.errors import Conflict, GenerationMismatch, NotAllowedNow, UnknownModel, UnknownVersion
 from service.domain.version import VersionState
