@@ -22,7 +22,7 @@ from service.serving.worker import Worker
 from service.storage.database import Database
 from service.telemetry import Telemetry
 
-__all__ = ["Parts", "create"]
+__all__ = ["Application", "Parts", "create"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Application(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create(parts: Parts) -> FastAPI:
+def create(parts: Parts) -> Application:
     """Return the application; its lifespan starts and stops the worker."""
 
     @asynccontextmanager

@@ -123,7 +123,7 @@ def examine(conn: Connection, *, anchors: Mapping[int, str] | None = None) -> Ex
     chain, wanted = _Chain(), dict(anchors or {})
     query = select(audit).order_by(audit.c.seq).execution_options(yield_per=_FETCHED)
     for row in conn.execute(query).mappings():
-        chain.add(row)
+        chain.add(dict(row))
         if wanted.pop(row["seq"], row["digest"]) != row["digest"]:
             chain.found(row["seq"], "is another one than when its digest was written down: the chain was rewritten")
     head = conn.execute(select(audit_head).where(audit_head.c.id == _HEAD)).one_or_none()

@@ -62,7 +62,7 @@ def code_of(response: httpx.Response) -> Any:
 
 
 def test_every_route_has_a_declared_right_and_every_declared_one_is_there(shared: tuple[Keyed, Any]) -> None:
-    there = set()
+    there: set[tuple[str | None, str]] = set()
     for route in iter_route_contexts(shared[0].app.routes):
         if route.methods is None:  # a mount
             there.add((f"{route.path}/{{path:path}}", "GET"))
