@@ -33,6 +33,7 @@ from service.serving.worker import Worker
 from service.storage import audit, checks, keys, runs, versions
 from service.storage.artifacts import ArtifactStore
 from service.telemetry import Telemetry
+from tests.launched import NO_TLS
 from tests.migrated import migrated
 from tests.served import AT, FLIP, PRICE, crown, flip, pack, register, spool
 
@@ -113,7 +114,12 @@ LAWS: list[CheckFunction] = [
 def test_every_operation_answers_as_the_document_says(
     served: Asked, mode: GenerationMode, subtests: pytest.Subtests
 ) -> None:
-    document = schemathesis.openapi.from_url(f"{served.url}/openapi.json", headers=served.key)
+    described = httpx.get(f"{served.url}/openapi.json", headers=served.key, verify=NO_TLS).json()
+    for methods in described["paths"].values():
+        for operation in methods.values():
+            # What is wrong shall be the rest of the request: without a key each would be refused before it is read.
+            operation.pop("security", None)
+    document = schemathesis.openapi.from_dict(described)
     asked = 0
     for result in document.get_all_operations():
         operation: Any = result.ok()  # type: ignore[union-attr]  # a document that can't be read fails here
@@ -135,9 +141,8 @@ def test_every_operation_answers_as_the_document_says(
                 case.path_parameters |= {
                     name: served.there.get(name, value) for name, value in case.path_parameters.items()
                 }
-            case.headers.update(served.key)
-            response = case.call_and_validate(checks=LAWS, timeout=20)
-            assert response.status_code not in {401, 403}
+            response = case.call_and_validate(base_url=served.url, checks=LAWS, timeout=20, headers=served.key)
+            assert response.status_code not in {401, 403}, response.content
 
         with subtests.test(operation=operation.label), suppress(Unsatisfiable):  # some take nothing that could be wrong
             ask()
