@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Scope
 
+from service.api.access import Gate
 from service.api.application import Parts, create
 from service.api.predict import _content
+from service.domain.access import Role, digest_of, key_of
 from service.domain.errors import InvalidRows
 from service.domain.spec import Feature, Schema
 from service.domain.version import VersionState
@@ -44,11 +47,13 @@ from service.learning.predictor import Predictor
 from service.serving.batcher import Answered, Batcher
 from service.serving.block import Block, join
 from service.serving.bundle import Bundle, load
+from service.serving.keyring import Keyring, Ring
 from service.serving.limits import Limits
 from service.serving.recorder import Recorder, mint
 from service.serving.worker import Worker
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
+from service.storage.keys import KeyRow
 from service.storage.records import PredictionBatch, encode
 from service.storage.spool import SpoolWriter
 from service.storage.versions import VersionRow
@@ -238,6 +243,24 @@ def test_count(measure: Measure, what: str) -> None:
         "tally of a histogram": (lambda tally: lambda: tally.observe(0.003))(telemetry.timing(histogram)),
     }
     measure(calls[what])
+
+
+@pytest.mark.parametrize("held", [0, 10, 1000])
+def test_let_a_request_in(measure: Measure, held: int) -> None:
+    """The key of one request, with so many known; 0: open, where no key is asked for."""
+    keyring, at = Keyring(), datetime(2026, 1, 1, tzinfo=UTC)
+    texts = [key_of(place.to_bytes(5, "big"), place.to_bytes(32, "big")) for place in range(held)]
+    rows = [
+        KeyRow(
+            id=text[4:12], name=text[4:12], roles=(Role.PREDICT,), digest=digest_of(text.encode()).hex(),
+            created_at=at, created_by="bench", expires_at=None, revoked_at=None, last_used_at=None,
+        )
+        for text in texts
+    ]  # fmt: skip
+    keyring.follow(Ring(at, bool(rows), rows))
+    gate, scope = Gate(keyring), _scope(100)
+    scope["headers"] += [(b"authorization", f"Bearer {text}".encode()) for text in texts[-1:]]
+    measure(lambda: gate.admit(scope))
 
 
 @pytest.mark.parametrize("rows", SIZES)

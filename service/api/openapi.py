@@ -5,6 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.api.routes import ROUTES
+from service.domain.access import Right
 from service.domain.spec import Feature, Schema
 from service.serving.slot import Slots
 
@@ -24,18 +26,37 @@ PROBLEM = {
 }
 STATUSES = {
     "400": "The body is not what the protocol asks for.",
+    "401": "There is no key, or it is wrong, expired or revoked.",
+    "403": "The key's roles do not include this.",
     "404": "There is no such thing.",
     "405": "This address does not take that method; Allow names those it takes.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The body is compressed otherwise than by gzip or deflate.",
     "422": "Rows break the model's schema; errors names every field of every row.",
+    "429": "The key has used up its rate: try again after Retry-After seconds.",
     "500": "Something went wrong inside.",
     "503": "Try again after Retry-After seconds.",
 }
 GENERAL = {status: words for status, words in STATUSES.items() if status != "422"}
 """What holds for every route."""
-HEADERS = {"405": ("Allow", "string"), "415": ("Accept-Encoding", "string"), "503": ("Retry-After", "integer")}
+HEADERS = {
+    "401": ("WWW-Authenticate", "string"),
+    "405": ("Allow", "string"),
+    "415": ("Accept-Encoding", "string"),
+    "429": ("Retry-After", "integer"),
+    "503": ("Retry-After", "integer"),
+}
+REFUSED = ("400", "401", "403", "404", "405", "408", "409", "412", "413", "415", "422", "428", "429", "500", "503")
+KEYED: dict[str, Any] = {"security": [{"key": []}]}
+SCHEMES = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "rtr_<id>_<secret>",
+        "description": "Needed once a key was made. x-right names what the key's roles must include.",
+    }
+}
 IDS = {"type": "array", "items": {"type": "string", "format": "uuid"}}
 MOMENT = {"type": "string", "format": "date-time"}
 
@@ -63,11 +84,20 @@ def _with_problems(document: dict[str, Any]) -> None:
     schemas["Problem"] = PROBLEM
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for methods in document["paths"].values():
-        for operation in methods.values():
-            for status in ("400", "404", "405", "408", "409", "412", "413", "415", "422", "428", "500", "503"):
+    document["components"]["securitySchemes"] = SCHEMES
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if right := _right(path, method):
+                operation.update(KEYED | {"x-right": right})
+            for status in REFUSED:
                 if status == "422" or status not in operation["responses"]:
                     operation["responses"][status] = _problem(status, GENERAL.get(status, "The request is refused."))
+
+
+def _right(path: str, method: str) -> str | None:
+    declared = ROUTES.get(path) or ROUTES.get(path.replace("{switch}", "{switch:switch}")) or {}
+    right = declared.get(method.upper())
+    return None if right is None else right.value
 
 
 def _problem(status: str, description: str) -> dict[str, Any]:
@@ -84,6 +114,8 @@ def _problem(status: str, description: str) -> dict[str, Any]:
 
 def _operation(summary: str, tag: str, body: dict[str, Any], status: str, answer: dict[str, Any]) -> dict[str, Any]:
     return {
+        **KEYED,
+        "x-right": Right.PREDICT.value,
         "tags": [tag],
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},

@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from service.api.access import identify
 from service.api.body import ClientGone, Intake
 from service.api.problems import internal, problem, problem_of
 from service.domain.errors import InvalidRows, NotReady, RetrueError
@@ -79,7 +78,6 @@ class Endpoint(ABC):
         """Answer one request."""
         started = time.perf_counter()
         model: str = scope["path_params"]["model"]
-        identify(scope)
         try:
             body = await self._intake.read(scope, receive)
             status, content = await self.answer(model, body)

@@ -28,6 +28,16 @@ STATUS: dict[type[RetrueError], int] = {
     errors.UnknownRun: 404,
     errors.UnknownCheck: 404,
     errors.UnknownPrediction: 404,
+    errors.UnknownKey: 404,
+    errors.NoKey: 401,
+    errors.MalformedKey: 401,
+    errors.WrongKey: 401,
+    errors.ExpiredKey: 401,
+    errors.RevokedKey: 401,
+    errors.NotPermitted: 403,
+    errors.ForeignPage: 403,
+    errors.NoToken: 403,
+    errors.TooManyRequests: 429,
     errors.InvalidRequest: 400,
     errors.BodyTooLarge: 413,
     errors.InvalidRows: 422,
@@ -48,6 +58,7 @@ STATUS: dict[type[RetrueError], int] = {
     errors.SettingInvalid: 500,
     errors.HomeUnusable: 500,
     errors.PortInUse: 500,
+    errors.KeysMissing: 500,
     errors.Broken: 500,
     errors.ArtifactInvalid: 500,
     errors.TrainingFailed: 500,
@@ -81,7 +92,9 @@ def problem_of(error: RetrueError) -> Response:
     """Return the response for an error that was raised on purpose."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     headers = None
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers = {"WWW-Authenticate": "Bearer"}
+    elif status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
         headers = {"Retry-After": str(error.facts.get("retry_after_s", 1))}
     return problem(status, error.detail, code=error.code, facts=error.facts, headers=headers)
 
