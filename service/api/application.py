@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from service.api import docs, health, openapi, predict, problems, reads, writes
+from service.api import docs, health, infer, inference, openapi, predict, problems, reads, writes
 from service.api.body import Door, Intake
 from service.api.metrics import StateMetrics
+from service.api.protocol import in_protocol
 from service.serving.worker import Worker
 from service.storage.database import Database
 from service.telemetry import Telemetry
@@ -46,6 +47,7 @@ class Application(FastAPI):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        send = in_protocol(scope, send)
         endpoint = self.fast.way(scope)
         if endpoint is None:
             await super().__call__(scope, receive, send)
@@ -76,10 +78,11 @@ def create(parts: Parts) -> FastAPI:
     )
     limits = parts.worker.limits
     app.state.is_degraded = lambda: parts.worker.replica.is_degraded
-    routes = predict.routes(parts.worker, parts.intake)
+    routes = [*predict.routes(parts.worker, parts.intake), *infer.routes(parts.worker, parts.intake)]
     app.router.routes[:0] = routes
     app.fast = predict.Short(routes)
     app.include_router(health.router(parts.worker, StateMetrics(parts.database)))
+    app.include_router(inference.router(parts.worker, app))
     app.include_router(reads.router(parts.database, parts.home, is_leaving=lambda: parts.worker.is_leaving))
     app.include_router(writes.router(parts.database))
     docs.install(app)
