@@ -51,7 +51,9 @@ def as_json(tensors: Mapping[str, NDArray[Any]], *, nested: bool = False, **fram
     inputs = []
     for name, values in tensors.items():
         data = values if nested else values.reshape(-1)
-        plain = np.where(data != data, None, data.astype(object)) if values.dtype.kind == "f" else data
+        plain = data.astype(object)
+        if values.dtype.kind == "f":
+            plain[np.isnan(data)] = None
         inputs.append({"name": name, "shape": list(values.shape), "datatype": datatype(values), "data": plain.tolist()})
     return {"inputs": inputs, **frame}
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from typing_extensions import override
 
 from service.domain.errors import InvalidRequest
 from service.domain.spec import Schema
@@ -140,7 +139,6 @@ def _binary(answered: Answered, name: str, datatype: str) -> bytes:
 class _Prefixed(dict[str, bytes]):
     """Texts with their length before them, each made once."""
 
-    @override
     def __missing__(self, text: str) -> bytes:
         raw = text.encode()
         self[text] = made = _LENGTH.pack(len(raw)) + raw

@@ -105,7 +105,7 @@ LAWS: list[CheckFunction] = [
 ]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_every_operation_answers_as_the_document_says(
     served: Asked, mode: GenerationMode, subtests: pytest.Subtests
