@@ -135,13 +135,15 @@ class Gate:
         if self._rates.predict:
             self._spend(known, self._rates.predict, is_predict=True)
 
-    def caller(self, scope: Scope, *, session_key: str | None = None) -> Caller:
+    def caller(self, scope: Scope, *, session_key: str | None = None, is_predict: bool = False) -> Caller:
         """Return who sent the request; raises what it lacks.
 
         Parameters
         ----------
         session_key
             Id of the key that its session was begun with, if it came with one.
+        is_predict
+            Whether it asks for a prediction by an address that the short way does not know, such as a version's.
         """
         client = scope.get("client")
         origin: dict[str, Any] = {"via": "http"} | ({"address": client[0]} if client else {})
@@ -153,8 +155,8 @@ class Gate:
             known = self._keyring.find(_bearer(_header(scope, b"authorization")))
         else:
             known, origin["via"] = self._keyring.by_id(session_key), "console"
-        if self._rates.other:
-            self._spend(known, self._rates.other, is_predict=False)
+        if rate := self._rates.predict if is_predict else self._rates.other:
+            self._spend(known, rate, is_predict=is_predict)
         return Caller(known.name, known.rights, {**origin, "key": known.id})
 
     def _spend(self, known: Known, rate: float, *, is_predict: bool) -> None:
@@ -185,7 +187,7 @@ class Warden:
         send = _with_headers(send, is_kept=is_public)
         if not is_public:
             try:
-                caller = scope[CALLER] = await self._caller(scope)
+                caller = scope[CALLER] = await self._caller(scope, asked.get(method))
                 answer = _refused(caller, asked, method)
             except RetrueError as error:
                 self._telemetry.refused_requests.labels(error.code.replace("-", "_")).inc()
@@ -195,10 +197,11 @@ class Warden:
                 return
         await self._app(scope, receive, send)
 
-    async def _caller(self, scope: Scope) -> Caller:
+    async def _caller(self, scope: Scope, needed: Right | None) -> Caller:
+        is_predict = needed is Right.PREDICT
         token = None if self._gate.is_open or _header(scope, b"authorization") else _cookie(scope)
         if token is None:
-            return self._gate.caller(scope)
+            return self._gate.caller(scope, is_predict=is_predict)
         key_id = await run_in_threadpool(self._sessions.find, token)
         if key_id is None:
             msg = "the session is over: sign in again"
@@ -207,7 +210,7 @@ class Warden:
             # A browser adds the cookie to whatever any page sends; the token only the console's own page knows.
             msg = f"a change that comes with a session needs its token in the header {TOKEN_HEADER.decode()}"
             raise NoToken(msg)
-        return self._gate.caller(scope, session_key=key_id)
+        return self._gate.caller(scope, session_key=key_id, is_predict=is_predict)
 
 
 def _refused(caller: Caller, asked: dict[str, Right | None], method: str) -> Response | None:

@@ -10,11 +10,25 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from service.api import decisions, docs, health, keys, openapi, predict, problems, reads, reports, writes
+from service.api import (
+    decisions,
+    docs,
+    health,
+    infer,
+    inference,
+    keys,
+    openapi,
+    predict,
+    problems,
+    reads,
+    reports,
+    writes,
+)
 from service.api.access import Gate, Warden
 from service.api.body import Door, Intake
 from service.api.metrics import StateMetrics
 from service.api.problems import problem_of
+from service.api.protocol import in_protocol
 from service.api.rates import Rates
 from service.api.session import Sessions
 from service.domain.errors import RetrueError
@@ -58,6 +72,7 @@ class Application(FastAPI):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        send = in_protocol(scope, send)
         endpoint = self.fast.way(scope)
         if endpoint is None:
             await self.warden(scope, receive, send)
@@ -100,7 +115,7 @@ def create(parts: Parts) -> Application:
     )
     limits = parts.worker.limits
     app.state.is_degraded = lambda: parts.worker.replica.is_degraded
-    routes = predict.routes(parts.worker, parts.intake)
+    routes = [*predict.routes(parts.worker, parts.intake), *infer.routes(parts.worker, parts.intake)]
     app.router.routes[:0] = routes
     app.fast, app.intake = predict.Short(routes), parts.intake
     keyring = parts.worker.replica.keyring
@@ -109,6 +124,7 @@ def create(parts: Parts) -> Application:
         app.behind, gate=app.gate, sessions=Sessions(parts.database, keyring), telemetry=parts.telemetry
     )
     app.include_router(health.router(parts.worker, StateMetrics(parts.database)))
+    app.include_router(inference.router(parts.worker, app))
     app.include_router(reads.router(parts.database, parts.home, is_leaving=lambda: parts.worker.is_leaving))
     app.include_router(reports.router(parts.database, parts.home / "reports"))
     app.include_router(writes.router(parts.database))

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.api import inference_words
 from service.api.routes import ROUTES
 from service.domain.access import Right
 from service.domain.spec import Feature, Schema
@@ -69,6 +70,7 @@ def install(app: FastAPI, slots: Slots) -> None:
         if not base:
             base.update(get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes))
             _with_problems(base)
+            inference_words.describe(base)
         paths = dict(base["paths"])
         bundles = {name: bundle for name, bundle in slots.bundles().items() if bundle is not None}
         for name, bundle in bundles.items():
@@ -135,6 +137,14 @@ def _predict(schema: Schema) -> dict[str, Any]:
         "maxItems": len(schema.features),
         "prefixItems": list(properties.values()),
     }
+    split = _object(
+        {
+            "columns": {"const": list(schema.names), "description": "In any order; the event time may be among them."},
+            "data": {"type": "array", "minItems": 1, "items": plain},
+            "index": {"type": "array"},
+        },
+        required=["columns", "data"],
+    )
     columns = {name: {"type": "array", "minItems": 1, "items": value} for name, value in properties.items()}
     by_column = _object({**columns, schema.timestamp: {"type": "array", "items": MOMENT}}, required=list(schema.names))
     instances = [{"type": "array", "minItems": 1, "items": item} for item in (row, plain)]
@@ -142,6 +152,7 @@ def _predict(schema: Schema) -> dict[str, Any]:
         "oneOf": [
             *(_object({"instances": form}, required=["instances"]) for form in instances),
             _object({"columns": by_column}, required=["columns"]),
+            _object({"dataframe_split": split}, required=["dataframe_split"]),
         ]
     }
     output = _label(schema)

@@ -9,7 +9,7 @@ from service.domain.access import Right
 
 __all__ = ["ROUTES", "Table"]
 
-PREDICT, READ, OPERATE = Right.PREDICT, Right.READ, Right.OPERATE
+PREDICT, DESCRIBE, READ, OPERATE = Right.PREDICT, Right.DESCRIBE, Right.READ, Right.OPERATE
 APPROVE, ADMINISTER = Right.APPROVE, Right.ADMINISTER
 Methods = Mapping[str, Right | None]
 
@@ -24,6 +24,18 @@ ROUTES: dict[str, Methods] = {
     "/openapi.json": {"GET": READ},
     "/v1/models/{model}/predict": {"POST": PREDICT},
     "/v1/models/{model}/feedback": {"POST": PREDICT},
+    # The Open Inference Protocol. Health is whoever's, as above.
+    "/v2/health/live": {"GET": None},
+    "/v2/health/ready": {"GET": None},
+    "/v2": {"GET": DESCRIBE},
+    "/v2/": {"GET": DESCRIBE},
+    "/v2/models/{model}": {"GET": DESCRIBE},
+    "/v2/models/{model}/ready": {"GET": DESCRIBE},
+    "/v2/models/{model}/infer": {"POST": PREDICT},
+    "/v2/models/{model}/versions/{version}": {"GET": DESCRIBE},
+    "/v2/models/{model}/versions/{version}/ready": {"GET": DESCRIBE},
+    "/v2/models/{model}/versions/{version}/infer": {"POST": PREDICT},
+    "/v2/repository/index": {"POST": DESCRIBE},
     "/v1/models": {"GET": READ},
     "/v1/models/{model}": {"GET": READ},
     "/v1/models/{model}/versions": {"GET": READ},

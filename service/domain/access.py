@@ -33,6 +33,8 @@ class Right(StrEnum):
 
     PREDICT = "predict"
     """Ask for predictions, and send the truth for them."""
+    DESCRIBE = "describe"
+    """Ask which tensors a model takes and whether it answers, as clients of a protocol do before they predict."""
     READ = "read"
     """See models, versions, checks, runs, recorded predictions, the audit, and the API's description."""
     OPERATE = "operate"
@@ -55,12 +57,12 @@ class Role(StrEnum):
 
 RIGHTS: Mapping[Role, frozenset[Right]] = MappingProxyType(
     {
-        # An application's key sees nothing: who steals it learns no feature, no version and no name of a colleague.
-        Role.PREDICT: frozenset({Right.PREDICT}),
-        Role.VIEWER: frozenset({Right.READ}),
+        # An application's key sees what it must send and no more: who steals it learns no row and no colleague's name.
+        Role.PREDICT: frozenset({Right.PREDICT, Right.DESCRIBE}),
+        Role.VIEWER: frozenset({Right.READ, Right.DESCRIBE}),
         # Neither of these two holds the other's right, so that nobody approves what they asked for themselves.
-        Role.OPERATOR: frozenset({Right.READ, Right.OPERATE}),
-        Role.APPROVER: frozenset({Right.READ, Right.APPROVE}),
+        Role.OPERATOR: frozenset({Right.READ, Right.DESCRIBE, Right.OPERATE}),
+        Role.APPROVER: frozenset({Right.READ, Right.DESCRIBE, Right.APPROVE}),
         Role.ADMIN: frozenset(Right),
     }
 )

@@ -53,17 +53,17 @@ def test_a_key_of_too_few_random_bytes_is_not_made() -> None:
 
 def test_every_role_has_just_the_rights_that_the_documents_say() -> None:
     assert {role: set(rights) for role, rights in RIGHTS.items()} == {
-        Role.PREDICT: {Right.PREDICT},
-        Role.VIEWER: {Right.READ},
-        Role.OPERATOR: {Right.READ, Right.OPERATE},
-        Role.APPROVER: {Right.READ, Right.APPROVE},
+        Role.PREDICT: {Right.PREDICT, Right.DESCRIBE},
+        Role.VIEWER: {Right.READ, Right.DESCRIBE},
+        Role.OPERATOR: {Right.READ, Right.DESCRIBE, Right.OPERATE},
+        Role.APPROVER: {Right.READ, Right.DESCRIBE, Right.APPROVE},
         Role.ADMIN: set(Right),
     }
     assert set(RIGHTS) == set(Role)
 
 
 def test_several_roles_may_what_each_of_them_may() -> None:
-    assert rights_of([Role.PREDICT, Role.APPROVER]) == {Right.PREDICT, Right.READ, Right.APPROVE}
+    assert rights_of([Role.PREDICT, Role.APPROVER]) == {Right.PREDICT, Right.DESCRIBE, Right.READ, Right.APPROVE}
     assert rights_of([]) == frozenset()
     assert roles_with(Right.APPROVE) == [Role.APPROVER, Role.ADMIN]
 
