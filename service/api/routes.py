@@ -7,7 +7,7 @@ from starlette.routing import compile_path
 
 from service.domain.access import Right
 
-__all__ = ["ROUTES", "Table"]
+__all__ = ["ROUTES", "Methods", "Table"]
 
 PREDICT, DESCRIBE, READ, OPERATE = Right.PREDICT, Right.DESCRIBE, Right.READ, Right.OPERATE
 APPROVE, ADMINISTER = Right.APPROVE, Right.ADMINISTER
