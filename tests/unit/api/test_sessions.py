@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from service.api.access import SIGN_IN, Warden, identify
+from service.api.routes import Methods
 from service.api.session import COOKIE, Sessions, cookie_of, no_cookie, token_of
 from service.domain.access import Right, Role
 from service.storage import sessions
@@ -20,7 +21,7 @@ from tests.asgi import Client
 from tests.keyed import Keyed, keyed
 from tests.migrated import migrated
 
-PAGES = {
+PAGES: dict[str, Methods] = {
     SIGN_IN: {"GET": None, "POST": None},
     "/things/{name}": {"GET": Right.READ, "POST": Right.OPERATE},
 }
