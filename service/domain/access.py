@@ -62,8 +62,8 @@ RIGHTS: Mapping[Role, frozenset[Right]] = MappingProxyType(
         # An application's key sees what it must send and no more: who steals it learns no row and no colleague's name.
         Role.PREDICT: frozenset({Right.PREDICT, Right.DESCRIBE}),
         Role.VIEWER: frozenset({Right.READ, Right.DESCRIBE}),
-        # Neither of these two may what the other may, so that nobody approves what they asked for themselves. But either
-        # may go back, which is done in a hurry.
+        # Neither of these two may what the other may, so that nobody approves what they asked for themselves. But
+        # either may go back, which is done in a hurry.
         Role.OPERATOR: frozenset({Right.READ, Right.DESCRIBE, Right.OPERATE, Right.ROLL_BACK}),
         Role.APPROVER: frozenset({Right.READ, Right.DESCRIBE, Right.APPROVE, Right.ROLL_BACK}),
         Role.ADMIN: frozenset(Right),
