@@ -7,6 +7,8 @@ import typer
 from service import __version__
 from service.client import Refused, Unreachable
 from service.commands import change, decide, demo, look, processes, stream
+from service.commands.audit import audit
+from service.commands.keys import keys
 from service.commands.models import models
 from service.commands.output import notes
 from service.domain.errors import CallerError, NotReady, RetrueError
@@ -20,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models, name="models")
+app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
 for part in (processes, look, change, decide, stream, demo):
     part.register(app)
 

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.domain.errors import DatabaseUnavailable, InvalidSetup, RetrueError
+from service.domain.errors import DatabaseUnavailable, InvalidSetup, KeysMissing, RetrueError
 from service.journal import facts, set_up
 from service.settings import Settings, load, prepare_home
 
@@ -37,6 +38,8 @@ log = logging.getLogger("service.app")
 
 RETRY_S = 1.0
 COMPLAIN_S = 5.0
+NO_KEYS, NOT_KNOWN = 4, 5
+"""Exit codes of the process that looks whether there are keys."""
 WORKER_PATIENCE_S = 3.0
 """A worker's questions to the database are few and small, and somebody may be waiting for the answer."""
 
@@ -46,7 +49,7 @@ def run_serve(settings: Settings) -> None:
 
     Raises
     ------
-    HomeUnusable, PortInUse, SettingInvalid
+    HomeUnusable, PortInUse, SettingInvalid, KeysMissing
         If it cannot start.
     """
     _supervise(settings, with_controller=True)
@@ -111,6 +114,7 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
 def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None = None) -> None:
     """Run one API worker on the listening socket `fd` until SIGTERM or SIGINT."""
     from service.api.application import Parts
+    from service.api.rates import Rates
     from service.api.server import run
     from service.control.supervisor import leave_with_parent
     from service.serving.worker import Limits, Worker
@@ -143,7 +147,14 @@ def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None
         sync=settings.spool_sync,
         folder=settings.run,
     )
-    parts = Parts(worker=worker, database=database, telemetry=telemetry, home=settings.home)
+    parts = Parts(
+        worker=worker,
+        database=database,
+        telemetry=telemetry,
+        home=settings.home,
+        may_be_open=settings.access == "auto" and settings.is_loopback,
+        rates=Rates(predict=settings.predict_rate_limit, other=settings.rate_limit),
+    )
     run(parts, socket.socket(fileno=fd), shutdown_s=settings.shutdown_s)
 
 
@@ -182,6 +193,7 @@ def _supervise(settings: Settings, *, with_controller: bool) -> None:
 
     set_up("supervisor", level=settings.log_level, style=settings.log_format)
     prepare_home(settings)
+    _refuse_without_keys(settings)
     with lock_home(settings.home), ExitStack() as stack:
         family = lock_family(settings.home)
         stack.callback(os.close, family)
@@ -216,6 +228,36 @@ def _supervise(settings: Settings, *, with_controller: bool) -> None:
             restarted=lambda name: restarts.labels(role=name.partition("-")[0]).inc(),
         ).run()
         log.info("stopped", extra=facts())
+
+
+def _refuse_without_keys(settings: Settings) -> None:
+    """Refuse to listen where others may come by, while no key was ever made."""
+    if settings.is_loopback:
+        return
+    # In a process of its own: a supervisor keeps for good what it once imported.
+    argv = [sys.executable, "-m", "service.app", "keys"]
+    code = subprocess.run(argv, env=_environ(settings), stdin=subprocess.DEVNULL, check=False).returncode  # noqa: S603
+    if code == NO_KEYS:
+        msg = (
+            f"refusing to listen on {settings.host} without any key, for anybody who reaches it could do everything: "
+            "make one with `retrue keys create --role admin --name NAME`, or set RETRUE_HOST to 127.0.0.1"
+        )
+        raise KeysMissing(msg, host=settings.host)
+    if code:
+        log.warning("keys_not_known", extra=facts(why="the database does not answer; until it does nobody comes in"))
+
+
+def _look_for_keys(settings: Settings) -> int:
+    from service.storage import keys
+    from service.storage.database import Database
+
+    database = Database(settings.database, patience_s=WORKER_PATIENCE_S)
+    try:
+        return 0 if keys.were_made_in(database) else NO_KEYS
+    except DatabaseUnavailable:
+        return NOT_KNOWN
+    finally:
+        database.close()
 
 
 def _environ(settings: Settings) -> dict[str, str]:
@@ -260,7 +302,7 @@ def _database(settings: Settings, stop: threading.Event) -> "Database":
 def _child(arguments: list[str]) -> None:
     """Run the role that a supervisor asked for; its settings came with the environment."""
     parser = argparse.ArgumentParser(prog="service.app")
-    parser.add_argument("role", choices=["worker", "committer", "controller"])
+    parser.add_argument("role", choices=["worker", "committer", "controller", "keys"])
     parser.add_argument("--parent", type=int, default=None)
     parser.add_argument("--fd", type=int, default=-1)
     parser.add_argument("--index", type=int, default=0)
@@ -269,6 +311,8 @@ def _child(arguments: list[str]) -> None:
     try:
         if given.role == "worker":
             run_worker(settings, fd=given.fd, index=given.index, life_line=given.parent)
+        elif given.role == "keys":
+            sys.exit(_look_for_keys(settings))
         elif given.role == "committer":
             run_committer(settings, life_line=given.parent)
         else:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -217,6 +218,21 @@ class Retrue:
     def clear_switch(self, model: str, name: str, *, reason: str) -> Json:
         """Turn a switch of the model off."""
         return self._json("DELETE", f"/v1/models/{model}/{name}", params={"reason": reason})
+
+    # -- keys
+
+    def keys(self) -> list[Json]:
+        """Return all keys, newest first."""
+        return list(self._json("GET", "/v1/keys")["keys"])
+
+    def create_key(self, name: str, *, roles: Sequence[str], reason: str, expires_in: str | None = None) -> Json:
+        """Make a key; its text stands under ``key`` in the answer, and never again."""
+        body: Json = {"name": name, "roles": list(roles), "reason": reason}
+        return self._json("POST", "/v1/keys", json=body | ({"expires_in": expires_in} if expires_in else {}))
+
+    def revoke_key(self, key_id: str, *, reason: str) -> None:
+        """Take a key back, by its id or the name of a valid one."""
+        self._json("DELETE", f"/v1/keys/{quote(key_id, safe='')}", params={"reason": reason})
 
     # -- waiting
 

@@ -5,7 +5,9 @@ wins over it. `load` is the way in: it names the nearest match of a stranger and
 """
 
 import difflib
+import ipaddress
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +23,7 @@ __all__ = ["PREFIX", "Settings", "explain", "load", "prepare_home", "without_pas
 
 PREFIX = "RETRUE_"
 
-CLIENT_ONLY = frozenset({"RETRUE_URL"})
+CLIENT_ONLY = frozenset({"RETRUE_URL", "RETRUE_KEY"})
 """Read by the command line's verbs, not by the service."""
 
 MIB = 1 << 20
@@ -43,6 +45,13 @@ class Settings(BaseSettings):
     """Address to listen on; 0.0.0.0 for all."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port to listen on; 0 takes a free one."""
+    access: Literal["auto", "keys"] = "auto"
+    """Who may come in. auto: whoever has a key, and anybody on a loopback address as long as no key was ever made;
+    keys: whoever has a key."""
+    rate_limit: Annotated[float, Field(ge=0)] = 100.0
+    """Requests a second that one key may send to one worker, predictions and labels aside; 0: any number."""
+    predict_rate_limit: Annotated[float, Field(ge=0)] = 0.0
+    """Predictions and batches of labels a second that one key may send to one worker; 0: any number."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """API worker processes."""
     log_format: Literal["console", "json"] = "console"
@@ -139,6 +148,11 @@ class Settings(BaseSettings):
     def cpus(self) -> tuple[int, ...]:
         """Processors that trainers and checks may use; none: all."""
         return tuple(sorted(_cpus(self.training_cpus)))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the address."""
+        return _is_loopback(self.host)
 
     @property
     def database(self) -> str:
@@ -313,6 +327,16 @@ def _cpus(text: str) -> frozenset[int]:
 
 def _cpus_here() -> frozenset[int]:
     return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+
+
+def _is_loopback(host: str) -> bool:
+    if not host:
+        return False  # an empty host listens everywhere
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)
+    except (OSError, ValueError):
+        return False  # not known to be; binding will say what is wrong with it
 
 
 def _text(value: Any) -> str:

@@ -42,6 +42,9 @@ class Slug(StrEnum):
     DRAIN_GIVEN_UP = "drain_given_up"
     WORKER_STARTED = "worker_started"
     WORKER_STOPPED = "worker_stopped"
+    ACCESS_OPEN = "access_open"
+    ACCESS_BY_KEY = "access_by_key"
+    KEYS_CHANGED = "keys_changed"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The application: every route, every error a problem, the worker's life inside the server's."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -10,14 +10,34 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from service.api import decisions, docs, health, openapi, predict, problems, reads, reports, writes
+from service.api import (
+    decisions,
+    docs,
+    health,
+    infer,
+    inference,
+    keys,
+    openapi,
+    predict,
+    problems,
+    reads,
+    reports,
+    writes,
+)
+from service.api.access import Gate, Warden
 from service.api.body import Door, Intake
 from service.api.metrics import StateMetrics
+from service.api.problems import problem_of
+from service.api.protocol import in_protocol
+from service.api.rates import Rates
+from service.api.routes import Methods
+from service.api.session import Sessions
+from service.domain.errors import RetrueError
 from service.serving.worker import Worker
 from service.storage.database import Database
 from service.telemetry import Telemetry
 
-__all__ = ["Parts", "create"]
+__all__ = ["Application", "Parts", "create"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +49,12 @@ class Parts:
     telemetry: Telemetry
     home: Path
     """Holds reports/, and what a prediction's look-up reads."""
+    may_be_open: bool = True
+    """Whether anybody may do everything while there is no key: only where nobody else reaches the address."""
+    rates: Rates = field(default_factory=Rates)
+    """How often one key may ask."""
+    pages: Mapping[str, Methods] = field(default_factory=dict)
+    """Addresses for people, with the right that each method asks for."""
     intake: Intake = field(init=False)
     """Bodies that come in; made here."""
 
@@ -43,22 +69,38 @@ class Application(FastAPI):
     """
 
     fast: predict.Short
+    gate: Gate
+    warden: Warden
+    intake: Intake
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        send = in_protocol(scope, send)
         endpoint = self.fast.way(scope)
         if endpoint is None:
-            await super().__call__(scope, receive, send)
-        else:
-            await endpoint(scope, receive, send)
+            await self.warden(scope, receive, send)
+            return
+        try:
+            self.gate.admit(scope)
+        except RetrueError as error:
+            self.intake.refused(error.code.replace("-", "_"))
+            await problem_of(error)(scope, receive, send)
+            return
+        await endpoint(scope, receive, send)
+
+    async def behind(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that passed the warden."""
+        await super().__call__(scope, receive, send)
 
 
-def create(parts: Parts) -> FastAPI:
+def create(parts: Parts) -> Application:
     """Return the application; its lifespan starts and stops the worker."""
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
         await parts.worker.start()
+        if parts.worker.index == 0:
+            app.gate.announce()
         try:
             yield
         finally:
@@ -76,14 +118,25 @@ def create(parts: Parts) -> FastAPI:
     )
     limits = parts.worker.limits
     app.state.is_degraded = lambda: parts.worker.replica.is_degraded
-    routes = predict.routes(parts.worker, parts.intake)
+    routes = [*predict.routes(parts.worker, parts.intake), *infer.routes(parts.worker, parts.intake)]
     app.router.routes[:0] = routes
-    app.fast = predict.Short(routes)
+    app.fast, app.intake = predict.Short(routes), parts.intake
+    keyring = parts.worker.replica.keyring
+    app.gate = Gate(keyring, may_be_open=parts.may_be_open, rates=parts.rates)
+    app.warden = Warden(
+        app.behind,
+        gate=app.gate,
+        sessions=Sessions(parts.database, keyring),
+        telemetry=parts.telemetry,
+        pages=parts.pages,
+    )
     app.include_router(health.router(parts.worker, StateMetrics(parts.database)))
+    app.include_router(inference.router(parts.worker, app))
     app.include_router(reads.router(parts.database, parts.home, is_leaving=lambda: parts.worker.is_leaving))
     app.include_router(reports.router(parts.database, parts.home / "reports"))
     app.include_router(writes.router(parts.database))
     app.include_router(decisions.router(parts.database))
+    app.include_router(keys.router(parts.database))
     docs.install(app)
     problems.install(app)
     openapi.install(app, parts.worker.slots)

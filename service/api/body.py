@@ -17,6 +17,8 @@ __all__ = ["ClientGone", "Door", "Intake"]
 
 SMALL = 64 << 10
 """What the body of any other route than predict and feedback may hold: a reason and a few values."""
+FAST = ("/predict", "/feedback", "/infer")
+"""How the addresses end whose endpoints read their bodies themselves."""
 LEAVE_S = 1.0
 """What is still coming in when the process is told to end gets so long."""
 _IDENTITY = {b"", b"identity"}
@@ -219,7 +221,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or (scope["method"] == "POST" and scope["path"].endswith(("/predict", "/feedback"))):
+        if scope["type"] != "http" or (scope["method"] == "POST" and scope["path"].endswith(FAST)):
             await self._app(scope, receive, send)
             return
 

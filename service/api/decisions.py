@@ -62,7 +62,7 @@ def router(database: Database) -> APIRouter:
     def accept(
         model: str, response: Response, asker: Asker, why: Annotated[Accept, Body(default_factory=Accept)]
     ) -> Run:
-        with database.write() as conn:
+        with database.write(origin=asker.origin) as conn:
             run = suggestion.accept(conn, model, check=why.check, actor=asker.actor, reason=why.reason)
         response.headers["Location"] = f"/v1/runs/{run.id}"
         return run

@@ -5,6 +5,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.api import inference_words
+from service.api.routes import ROUTES
+from service.domain.access import Right
 from service.domain.spec import Feature, Schema
 from service.serving.slot import Slots
 
@@ -24,18 +27,37 @@ PROBLEM = {
 }
 STATUSES = {
     "400": "The body is not what the protocol asks for.",
+    "401": "There is no key, or it is wrong, expired or revoked.",
+    "403": "The key's roles do not include this.",
     "404": "There is no such thing.",
     "405": "This address does not take that method; Allow names those it takes.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The body is compressed otherwise than by gzip or deflate.",
     "422": "Rows break the model's schema; errors names every field of every row.",
+    "429": "The key has used up its rate: try again after Retry-After seconds.",
     "500": "Something went wrong inside.",
     "503": "Try again after Retry-After seconds.",
 }
 GENERAL = {status: words for status, words in STATUSES.items() if status != "422"}
 """What holds for every route."""
-HEADERS = {"405": ("Allow", "string"), "415": ("Accept-Encoding", "string"), "503": ("Retry-After", "integer")}
+HEADERS = {
+    "401": ("WWW-Authenticate", "string"),
+    "405": ("Allow", "string"),
+    "415": ("Accept-Encoding", "string"),
+    "429": ("Retry-After", "integer"),
+    "503": ("Retry-After", "integer"),
+}
+REFUSED = ("400", "401", "403", "404", "405", "408", "409", "412", "413", "415", "422", "428", "429", "500", "503")
+KEYED: dict[str, Any] = {"security": [{"key": []}]}
+SCHEMES = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "rtr_<id>_<secret>",
+        "description": "Needed once a key was made. x-right names what the key's roles must include.",
+    }
+}
 IDS = {"type": "array", "items": {"type": "string", "format": "uuid"}}
 MOMENT = {"type": "string", "format": "date-time"}
 
@@ -48,6 +70,7 @@ def install(app: FastAPI, slots: Slots) -> None:
         if not base:
             base.update(get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes))
             _with_problems(base)
+            inference_words.describe(base)
         paths = dict(base["paths"])
         bundles = {name: bundle for name, bundle in slots.bundles().items() if bundle is not None}
         for name, bundle in bundles.items():
@@ -63,11 +86,20 @@ def _with_problems(document: dict[str, Any]) -> None:
     schemas["Problem"] = PROBLEM
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for methods in document["paths"].values():
-        for operation in methods.values():
-            for status in ("400", "404", "405", "408", "409", "412", "413", "415", "422", "428", "500", "503"):
+    document["components"]["securitySchemes"] = SCHEMES
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if right := _right(path, method):
+                operation.update(KEYED | {"x-right": right})
+            for status in REFUSED:
                 if status == "422" or status not in operation["responses"]:
                     operation["responses"][status] = _problem(status, GENERAL.get(status, "The request is refused."))
+
+
+def _right(path: str, method: str) -> str | None:
+    declared = ROUTES.get(path) or ROUTES.get(path.replace("{switch}", "{switch:switch}")) or {}
+    right = declared.get(method.upper())
+    return None if right is None else right.value
 
 
 def _problem(status: str, description: str) -> dict[str, Any]:
@@ -84,6 +116,8 @@ def _problem(status: str, description: str) -> dict[str, Any]:
 
 def _operation(summary: str, tag: str, body: dict[str, Any], status: str, answer: dict[str, Any]) -> dict[str, Any]:
     return {
+        **KEYED,
+        "x-right": Right.PREDICT.value,
         "tags": [tag],
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
@@ -103,6 +137,14 @@ def _predict(schema: Schema) -> dict[str, Any]:
         "maxItems": len(schema.features),
         "prefixItems": list(properties.values()),
     }
+    split = _object(
+        {
+            "columns": {"const": list(schema.names), "description": "In any order; the event time may be among them."},
+            "data": {"type": "array", "minItems": 1, "items": plain},
+            "index": {"type": "array"},
+        },
+        required=["columns", "data"],
+    )
     columns = {name: {"type": "array", "minItems": 1, "items": value} for name, value in properties.items()}
     by_column = _object({**columns, schema.timestamp: {"type": "array", "items": MOMENT}}, required=list(schema.names))
     instances = [{"type": "array", "minItems": 1, "items": item} for item in (row, plain)]
@@ -110,6 +152,7 @@ def _predict(schema: Schema) -> dict[str, Any]:
         "oneOf": [
             *(_object({"instances": form}, required=["instances"]) for form in instances),
             _object({"columns": by_column}, required=["columns"]),
+            _object({"dataframe_split": split}, required=["dataframe_split"]),
         ]
     }
     output = _label(schema)

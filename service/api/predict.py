@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from service.api.access import identify
 from service.api.body import ClientGone, Intake
 from service.api.problems import internal, problem, problem_of
 from service.domain.errors import InvalidRows, NotReady, RetrueError
@@ -20,12 +19,14 @@ from service.serving.worker import Worker
 from service.storage.ids import QuotedIds
 from service.telemetry import CountTally, Slug, TimeTally
 
-__all__ = ["Short", "routes"]
+__all__ = ["Endpoint", "Headers", "Short", "routes"]
 
 log = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
-_JSON = b"application/json"
+Headers = list[tuple[bytes, bytes]]
+_JSON = (b"content-type", b"application/json")
+_AS_SAID = (b"x-content-type-options", b"nosniff")
 
 
 def routes(worker: Worker, intake: Intake) -> list[Route]:
@@ -46,19 +47,22 @@ class Short:
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self._prefix = routes[0].path.partition("{")[0]
-        found = {route.path.rpartition("/")[2]: route.endpoint for route in routes}
-        self._endpoints = {verb: endpoint for verb, endpoint in found.items() if isinstance(endpoint, Endpoint)}
+        self._ways: dict[str, tuple[str, Endpoint]] = {}
+        for route in routes:
+            prefix, verb = route.path.partition("{")[0], route.path.rpartition("/")[2]
+            if isinstance(route.endpoint, Endpoint) and route.path == f"{prefix}{{model}}/{verb}":
+                self._ways[verb] = prefix, route.endpoint
 
     def way(self, scope: Scope) -> "Endpoint | None":
         """Return the endpoint that `scope` asks for, and leave there what a router would; None: ask the router."""
         if scope["type"] != "http" or scope["method"] != "POST" or scope.get("root_path"):
             return None
         address, _, verb = scope["path"].rpartition("/")
-        endpoint = self._endpoints.get(verb)
-        if endpoint is None or not address.startswith(self._prefix):
+        found = self._ways.get(verb)
+        if found is None or not address.startswith(found[0]):
             return None
-        model = address[len(self._prefix) :]
+        prefix, endpoint = found
+        model = address[len(prefix) :]
         if not model or "/" in model:
             return None
         scope["path_params"] = {"model": model}
@@ -79,10 +83,9 @@ class Endpoint(ABC):
         """Answer one request."""
         started = time.perf_counter()
         model: str = scope["path_params"]["model"]
-        identify(scope)
         try:
             body = await self._intake.read(scope, receive)
-            status, content = await self.answer(model, body)
+            status, content, headers = await self.answer(scope, model, body)
         except RetrueError as error:
             self._refused(model, error)
             await problem_of(error)(scope, receive, send)
@@ -102,14 +105,14 @@ class Endpoint(ABC):
             self._count(model, "failed")
             await internal()(scope, receive, send)
             return
-        headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(content))]
+        headers = [*headers, _AS_SAID, (b"content-length", b"%d" % len(content))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
         self._count(model, "ok", time.perf_counter() - started)
 
     @abstractmethod
-    async def answer(self, model: str, body: bytes) -> tuple[int, bytes]:
-        """Return status and content."""
+    async def answer(self, scope: Scope, model: str, body: bytes) -> tuple[int, bytes, Headers]:
+        """Return status, content, and the headers that say what it is."""
 
     def _refused(self, model: str, error: RetrueError) -> None:
         if isinstance(error, InvalidRows):
@@ -148,11 +151,11 @@ class Predict(Endpoint):
 
     name = "predict"
 
-    async def answer(self, model: str, body: bytes) -> tuple[int, bytes]:
+    async def answer(self, _scope: Scope, model: str, body: bytes) -> tuple[int, bytes, Headers]:
         """Return the rows' answers. The bundle that is taken here validates, answers, and signs them."""
         bundle = self._worker.slots.take(model)
         block = bundle.decoder.decode(body, max_rows=self._limits.request_rows)
-        return 200, _content(await self._worker.predict(bundle, block))
+        return 200, _content(await self._worker.predict(bundle, block)), [_JSON]
 
 
 class Feedback(Endpoint):
@@ -160,7 +163,7 @@ class Feedback(Endpoint):
 
     name = "feedback"
 
-    async def answer(self, model: str, body: bytes) -> tuple[int, bytes]:
+    async def answer(self, _scope: Scope, model: str, body: bytes) -> tuple[int, bytes, Headers]:
         """Write the good labels down; name the bad ones."""
         labels = self._worker.decode_labels(model, body)
         if labels.ids:
@@ -177,7 +180,7 @@ class Feedback(Endpoint):
         if not labels.ids:
             msg = "no label of the request can be accepted: " + labels.errors[0]["detail"]
             raise InvalidRows(msg, **content)
-        return 202, _encode(content)
+        return 202, _encode(content), [_JSON]
 
 
 def _content(answered: Answered) -> bytes:

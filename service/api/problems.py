@@ -21,6 +21,8 @@ __all__ = ["MEDIA_TYPE", "STATUS", "document", "install", "internal", "problem",
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+AS_SAID = {"X-Content-Type-Options": "nosniff"}
+"""A problem may repeat what somebody sent: no browser may take it for a page."""
 
 STATUS: dict[type[RetrueError], int] = {
     errors.UnknownModel: 404,
@@ -28,6 +30,16 @@ STATUS: dict[type[RetrueError], int] = {
     errors.UnknownRun: 404,
     errors.UnknownCheck: 404,
     errors.UnknownPrediction: 404,
+    errors.UnknownKey: 404,
+    errors.NoKey: 401,
+    errors.MalformedKey: 401,
+    errors.WrongKey: 401,
+    errors.ExpiredKey: 401,
+    errors.RevokedKey: 401,
+    errors.NotPermitted: 403,
+    errors.ForeignPage: 403,
+    errors.NoToken: 403,
+    errors.TooManyRequests: 429,
     errors.InvalidRequest: 400,
     errors.BodyTooLarge: 413,
     errors.InvalidRows: 422,
@@ -48,6 +60,7 @@ STATUS: dict[type[RetrueError], int] = {
     errors.SettingInvalid: 500,
     errors.HomeUnusable: 500,
     errors.PortInUse: 500,
+    errors.KeysMissing: 500,
     errors.Broken: 500,
     errors.ArtifactInvalid: 500,
     errors.TrainingFailed: 500,
@@ -74,14 +87,16 @@ def problem(
 ) -> Response:
     """Return the problem document as a response."""
     content = msgspec.json.encode(document(status, detail, code=code, facts=facts), enc_hook=str)
-    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers={**(headers or {}), **AS_SAID})
 
 
 def problem_of(error: RetrueError) -> Response:
     """Return the response for an error that was raised on purpose."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     headers = None
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers = {"WWW-Authenticate": "Bearer"}
+    elif status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
         headers = {"Retry-After": str(error.facts.get("retry_after_s", 1))}
     return problem(status, error.detail, code=error.code, facts=error.facts, headers=headers)
 

@@ -68,7 +68,7 @@ def _add_runs(api: APIRouter, database: Database) -> None:
         on_conflict: Literal["refuse", "coalesce"] = "refuse",
     ) -> Run:
         digest = hashlib.sha256(msgspec.json.encode([model, ask.reason, ask.force])).hexdigest()
-        with database.write() as conn:
+        with database.write(origin=asker.origin) as conn:
             run = requests.ask(
                 conn, model, actor=asker.actor, reason=ask.reason, force=ask.force, coalesce=on_conflict == "coalesce",
                 idempotency_key=idempotency_key, request_digest=digest if idempotency_key else None,
@@ -80,14 +80,18 @@ def _add_runs(api: APIRouter, database: Database) -> None:
         "/models/{model}/checks", status_code=202, tags=["checks"], summary="Ask for a check of the newest window"
     )
     def ask_check(
-        model: str, response: Response, asker: Asker, _why: Annotated[Reason, Body(default_factory=Reason)]
+        model: str, response: Response, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)]
     ) -> Check:
-        with database.write() as conn:
+        with database.write(origin=asker.origin) as conn:
             models.get(conn, model)
             if champions.current(conn, model) is None:
                 msg = "the model has no champion yet, so there is nothing to compare with"
                 raise NotAllowedNow(msg, model=model)
-            check = checks.create(conn, model, actor=asker.actor, at=database.now(conn))
+            at = database.now(conn)
+            check = checks.create(conn, model, actor=asker.actor, at=at)
+            audit.append(
+                conn, actor=asker.actor, action="check_asked", model=model, subject=check.id, reason=why.reason, at=at
+            )
         response.headers["Location"] = f"/v1/models/{model}/checks/{check.id}"
         return check
 
@@ -103,7 +107,7 @@ def _add_decisions(api: APIRouter, database: Database) -> None:
         description="Asking twice changes nothing. Once its version is champion it is too late (409): roll back.",
     )
     def cancel(run_id: str, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)]) -> Run:
-        with database.write() as conn:
+        with database.write(origin=asker.origin) as conn:
             return requests.cancel(conn, run_id, actor=asker.actor, reason=why.reason)
 
     @api.post(
@@ -118,7 +122,7 @@ def _add_decisions(api: APIRouter, database: Database) -> None:
         run_id: str, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)], if_match: IfMatch = None
     ) -> Run:
         revision = _revision(if_match)
-        with database.write() as conn:
+        with database.write(origin=asker.origin) as conn:
             return requests.approve(conn, run_id, seen=revision, actor=asker.actor, reason=why.reason)
 
     @api.post(
@@ -132,7 +136,7 @@ def _add_decisions(api: APIRouter, database: Database) -> None:
         run_id: str, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)], if_match: IfMatch = None
     ) -> Run:
         revision = _revision(if_match)
-        with database.write() as conn:
+        with database.write(origin=asker.origin) as conn:
             return requests.reject(conn, run_id, seen=revision, actor=asker.actor, reason=why.reason)
 
 
@@ -152,7 +156,7 @@ def _add_champion(api: APIRouter, database: Database) -> None:
         if_match: IfMatch = None,
     ) -> Swap:
         expected = _generation(if_match)
-        with database.write() as conn:
+        with database.write(origin=asker.origin) as conn:
             models.get(conn, model)
             row, at = versions.get(conn, model, wanted.version), database.now(conn)
             refuse_switched(conn, model, "freeze", "pin", what="changes no champion")
@@ -190,7 +194,7 @@ def _add_champion(api: APIRouter, database: Database) -> None:
         "`hold` is cleared: runs that it held go on then, judged again if the champion has changed.",
     )
     def roll_back(model: str, asker: Asker, wanted: Annotated[Rollback, Body(default_factory=Rollback)]) -> Champion:
-        with database.write() as conn:
+        with database.write(origin=asker.origin) as conn:
             return rollback.roll_back(conn, model, to=wanted.to, actor=asker.actor, reason=wanted.reason)
 
 
@@ -205,7 +209,7 @@ def _add_switches(api: APIRouter, database: Database) -> None:
     def set_switch(
         model: str, switch: SwitchName, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)]
     ) -> Switch:
-        with database.write() as conn:
+        with database.write(origin=asker.origin) as conn:
             at = database.now(conn)
             done = models.set_switch(conn, model, switch, value=True, actor=asker.actor, reason=why.reason, at=at)
             audit.append(
@@ -227,7 +231,7 @@ def _add_switches(api: APIRouter, database: Database) -> None:
         asker: Asker,
         reason: Annotated[str, Query(min_length=1, max_length=2000)] = "asked over HTTP",
     ) -> None:
-        with database.write() as conn:
+        with database.write(origin=asker.origin) as conn:
             models.get(conn, model)
             if models.clear_switch(conn, model, switch):
                 audit.append(

@@ -6,7 +6,7 @@ import typer
 
 from service.client import Json
 from service.commands.look import ModelName, RunPrinter
-from service.commands.output import AsJson, Url, connect, console, fail, note, print_json, words
+from service.commands.output import AsJson, Key, Url, connect, console, fail, note, print_json, words
 
 __all__ = ["register"]
 
@@ -17,9 +17,9 @@ GOOD_ENDS = frozenset({"succeeded", "probation", "skipped"})
 """Ends of a run for which `retrain --wait` exits 0."""
 
 
-def check(model: ModelName, url: Url = "", as_json: AsJson = False) -> None:
+def check(model: ModelName, url: Url = "", key: Key = "", as_json: AsJson = False) -> None:
     """Ask for a check of the newest window now."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         asked = retrue.start_check(model)
     if as_json:
         print_json(asked)
@@ -34,10 +34,11 @@ def retrain(
     join: Annotated[bool, typer.Option("--join", help="Join a run that is in the way instead of failing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 1 unless it promotes.")] = False,
     url: Url = "",
+    key: Key = "",
     as_json: AsJson = False,
 ) -> None:
     """Start a run: train a challenger, judge it, promote it if it passes the gate."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         run = retrue.retrain(model, reason=reason, force=force, join=join)
         if not wait:
             if as_json:
@@ -55,10 +56,14 @@ def retrain(
 
 
 def accept(
-    model: ModelName, reason: Reason = "accepted on the command line", url: Url = "", as_json: AsJson = False
+    model: ModelName,
+    reason: Reason = "accepted on the command line",
+    url: Url = "",
+    key: Key = "",
+    as_json: AsJson = False,
 ) -> None:
     """Start the run that the newest check suggests."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         run = retrue.accept(model, reason=reason)
     if as_json:
         print_json(run)
@@ -66,23 +71,23 @@ def accept(
         console.print(f"run {run['id']} is {run['state']}; follow it with `retrue runs {model} --watch`")
 
 
-def cancel(run_id: RunId, reason: Reason = "cancelled on the command line", url: Url = "") -> None:
+def cancel(run_id: RunId, reason: Reason = "cancelled on the command line", url: Url = "", key: Key = "") -> None:
     """End a run that has not committed yet."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         run = retrue.cancel(run_id, reason=reason)
     console.print(f"run {run['id']} is {run['state']}")
 
 
-def approve(run_id: RunId, reason: Reason = "approved on the command line", url: Url = "") -> None:
+def approve(run_id: RunId, reason: Reason = "approved on the command line", url: Url = "", key: Key = "") -> None:
     """Let a challenger that waits for a person be promoted."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         run = retrue.approve(run_id, reason=reason)
     console.print(f"run {run['id']} is {run['state']}")
 
 
-def reject(run_id: RunId, reason: Reason = "rejected on the command line", url: Url = "") -> None:
+def reject(run_id: RunId, reason: Reason = "rejected on the command line", url: Url = "", key: Key = "") -> None:
     """Turn down a challenger that waits for a person."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         run = retrue.reject(run_id, reason=reason)
     console.print(f"run {run['id']} is {run['state']}")
 
@@ -92,9 +97,10 @@ def promote(
     version: Annotated[int, typer.Argument(help="Number of the version.", min=1)],
     reason: Reason = "promoted on the command line",
     url: Url = "",
+    key: Key = "",
 ) -> None:
     """Make a version champion, once every replica has loaded and verified it."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         generation = int(words(retrue.model(model), "champion", "generation") or 0)
         swap = retrue.promote(model, version, generation=generation, reason=reason)
     console.print(f"version {version} of {model}: promotion {swap.get('id', '')} is {swap.get('state', 'asked for')}")
@@ -105,9 +111,10 @@ def rollback(
     to: Annotated[int | None, typer.Option(help="Version to go back to; by default the last one kept.")] = None,
     reason: Reason = "rolled back on the command line",
     url: Url = "",
+    key: Key = "",
 ) -> None:
     """Take the champion back at once; holds automatic promotion until `retrue release MODEL hold`."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         champion = retrue.rollback(model, to=to, reason=reason)
     console.print(f"{model} is back on version {champion['version']}, generation {champion['generation']}")
     note(f"automatic promotion is held until `retrue release {model} hold`")
@@ -118,20 +125,24 @@ SWITCHES = {"pause", "freeze", "pin", "hold"}
 RELEASED = SWITCHES | {"quarantine", "breaker"}
 
 
-def switch(model: ModelName, name: SwitchName, reason: Reason = "set on the command line", url: Url = "") -> None:
+def switch(
+    model: ModelName, name: SwitchName, reason: Reason = "set on the command line", url: Url = "", key: Key = ""
+) -> None:
     """Turn a switch on: pause (schedule), freeze (no training, no promotion), pin (champion), hold (automation)."""
     if name not in SWITCHES:
         raise fail(f"{name!r} is no switch you can set: choose one of {', '.join(sorted(SWITCHES))}", exit_code=2)
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         retrue.set_switch(model, name, reason=reason)
     console.print(f"{model}: {name} is on")
 
 
-def release(model: ModelName, name: SwitchName, reason: Reason = "released on the command line", url: Url = "") -> None:
+def release(
+    model: ModelName, name: SwitchName, reason: Reason = "released on the command line", url: Url = "", key: Key = ""
+) -> None:
     """Turn a switch off. `quarantine`: the present data are the new normal; `breaker`: what broke runs is mended."""
     if name not in RELEASED:
         raise fail(f"{name!r} is no switch: choose one of {', '.join(sorted(RELEASED))}", exit_code=2)
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         retrue.clear_switch(model, name, reason=reason)
     console.print(f"{model}: {name} is off")
 

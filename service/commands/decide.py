@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from service.client import Json
-from service.commands.output import AsJson, Url, connect, console, fail, note, print_json, print_table
+from service.commands.output import AsJson, Key, Url, connect, console, fail, note, print_json, print_table
 
 __all__ = ["register"]
 
@@ -25,6 +25,7 @@ def decide(
     last: Annotated[int, typer.Option(help="On so many checks, the newest.", min=1, max=500)] = 20,
     assume: Annotated[str, typer.Option(help="How a run ends that was never made: rejected or promoted.")] = "rejected",
     url: Url = "",
+    key: Key = "",
     as_json: AsJson = False,
 ) -> None:
     """Explain a check's decision (--explain CHECK), or try a changed retrain policy (--dry-run MODEL --policy …)."""
@@ -33,7 +34,7 @@ def decide(
     if explain and policy:
         raise fail("--policy belongs to --dry-run: a recorded decision has the policy that it was made by", exit_code=2)
     changes = _changes(policy or [])
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         found = retrue.explanation(explain) if explain else retrue.dry_run(dry_run, changes, last=last, assume=assume)
     if as_json:
         print_json(found)

@@ -226,7 +226,7 @@ def _wait_for_champion(retrue: Retrue, service: "subprocess.Popen[bytes]") -> No
 def _start(home: Path, port: int, workers: int, sink: Any) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(  # noqa: S603  our own command
         [sys.executable, "-m", "service", "serve", "--workers", str(workers), "--port", str(port)],
-        env=os.environ | {"RETRUE_HOME": str(home), "RETRUE_HOST": "127.0.0.1"} | HURRY,
+        env=os.environ | {"RETRUE_HOME": str(home), "RETRUE_HOST": "127.0.0.1", "RETRUE_ACCESS": "auto"} | HURRY,
         stdin=subprocess.DEVNULL,
         stdout=sink,
         stderr=sink,

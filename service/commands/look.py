@@ -1,4 +1,4 @@
-"""Verbs that look and change nothing: status, versions, checks, runs, audit."""
+"""Verbs that look and change nothing: status, versions, checks, runs."""
 
 import time
 from typing import Annotated
@@ -6,16 +6,16 @@ from typing import Annotated
 import typer
 
 from service.client import FINISHED, WAITING, Json
-from service.commands.output import AsJson, Url, connect, console, print_json, print_table, since, words
+from service.commands.output import AsJson, Key, Url, connect, console, print_json, print_table, since, words
 
 __all__ = ["register"]
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model.")]
 
 
-def status(url: Url = "", as_json: AsJson = False) -> None:
+def status(url: Url = "", key: Key = "", as_json: AsJson = False) -> None:
     """Show what serves: every model, its champion, its last check and run."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         models = retrue.models()
     if as_json:
         print_json(models)
@@ -45,9 +45,9 @@ def status(url: Url = "", as_json: AsJson = False) -> None:
             console.print(f"[bold red]{model['name']}[/]: {model['error']}", soft_wrap=True)
 
 
-def versions(model: ModelName, url: Url = "", as_json: AsJson = False) -> None:
+def versions(model: ModelName, url: Url = "", key: Key = "", as_json: AsJson = False) -> None:
     """List a model's versions, newest first."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         listed = retrue.versions(model)
     if as_json:
         print_json(listed)
@@ -74,10 +74,11 @@ def checks(
     model: ModelName,
     limit: Annotated[int, typer.Option(help="How many, newest first.", min=1, max=200)] = 20,
     url: Url = "",
+    key: Key = "",
     as_json: AsJson = False,
 ) -> None:
     """List a model's checks, newest first, with verdict and decision in words."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         listed = retrue.checks(model, limit=limit)
     if as_json:
         print_json(listed)
@@ -106,10 +107,11 @@ def runs(
     limit: Annotated[int, typer.Option(help="How many, newest first.", min=1, max=200)] = 20,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the newest active run until it ends.")] = False,
     url: Url = "",
+    key: Key = "",
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first; `--watch` follows the active one."""
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         listed = retrue.runs(model=model, limit=limit)
         if watch:
             active = next((run for run in listed if run["state"] not in FINISHED | WAITING), None)
@@ -141,25 +143,6 @@ def runs(
     )
 
 
-def audit(
-    model: Annotated[str | None, typer.Argument(help="Only this model's entries.")] = None,
-    limit: Annotated[int, typer.Option(help="How many, newest first.", min=1, max=1000)] = 20,
-    url: Url = "",
-    as_json: AsJson = False,
-) -> None:
-    """Show who changed what, newest first."""
-    with connect(url) as retrue:
-        listed = retrue.audit(model=model, limit=limit)
-    if as_json:
-        print_json(listed)
-        return
-    print_table(
-        "",
-        ("at", "actor", "action", "model", "subject", "reason"),
-        ((e["at"], e["actor"], e["action"], e.get("model"), e.get("subject"), e["reason"]) for e in listed),
-    )
-
-
 class RunPrinter:
     """Prints each new state of a run once, with the seconds it took to get there."""
 
@@ -177,7 +160,7 @@ class RunPrinter:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file to `app`."""
-    for verb in (status, versions, checks, runs, audit):
+    for verb in (status, versions, checks, runs):
         app.command()(verb)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from service.client import Json, Retrue
 
-__all__ = ["AsJson", "Url", "connect", "console", "fail", "note", "print_json", "print_table", "since", "words"]
+__all__ = ["AsJson", "Key", "Url", "connect", "console", "fail", "note", "print_json", "print_table", "since", "words"]
 
 PIPED_WIDTH = 220
 """Columns of a table that no terminal bounds: a program that cuts columns wants whole ids."""
@@ -26,12 +26,21 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 Url = Annotated[
     str, typer.Option("--url", envvar="RETRUE_URL", help="Address of the service.", show_default=DEFAULT_URL)
 ]
+Key = Annotated[
+    str,
+    typer.Option(
+        "--key",
+        envvar="RETRUE_KEY",
+        help="API key. Better set the variable: what stands on a command line, everybody on the machine can see.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 
 
-def connect(url: str) -> Retrue:
-    """Return a client for `url`, with the key of the environment if there is one."""
-    return Retrue(url or DEFAULT_URL, key=os.environ.get("RETRUE_KEY"))
+def connect(url: str, key: str = "") -> Retrue:
+    """Return a client for `url`, with `key` or that of the environment if there is one."""
+    return Retrue(url or DEFAULT_URL, key=key or os.environ.get("RETRUE_KEY"))
 
 
 def note(text: str) -> None:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from service.client import Retrue
 from service.commands.look import ModelName
-from service.commands.output import DEFAULT_URL, Url, connect, console, fail, notes
+from service.commands.output import DEFAULT_URL, Key, Url, connect, console, fail, notes
 from service.domain.duration import parse_duration
 from service.replay import Answer, Pace, Replay, Rows, rows_of
 
@@ -33,6 +33,7 @@ def replay(
     ] = True,
     lead: Annotated[str, typer.Option(help="With --in-step: how far ahead of the loop the stream may get.")] = "1d",
     url: Url = "",
+    key: Key = "",
 ) -> None:
     """Stream a data set in event-time order through the HTTP API, sending each label after a delay."""
     try:
@@ -46,7 +47,7 @@ def replay(
         first, last = _moment(start), _moment(until)
     except ValueError as error:
         raise fail(str(error), exit_code=2) from None
-    with connect(url) as retrue:
+    with connect(url, key) as retrue:
         rows = load_rows(retrue, model, data=data, start=first, until=last)
     if not len(rows):
         raise fail("there is no row between --from and --until", exit_code=2)
@@ -61,7 +62,7 @@ def replay(
             progress.update(task, advance=answer.count, description=f"{model} {at:%Y-%m-%d}")
 
         try:
-            totals = Replay(url or DEFAULT_URL, model, rows, pace=pace, answered=answered).run()
+            totals = Replay(url or DEFAULT_URL, model, rows, pace=pace, answered=answered, key=key or None).run()
         except (ValueError, TimeoutError) as error:
             raise fail(str(error)) from None
     console.print(

@@ -5,11 +5,14 @@
     RetrueError(detail, **facts)      code: a stable slug, also the log and metric label
     ├─ CallerError                    the caller can mend it
     │   ├─ NotFound                   UnknownModel · UnknownVersion · UnknownRun · UnknownCheck · UnknownPrediction
+    │   │                             UnknownKey
     │   ├─ InvalidRequest             the body is not what the protocol asks for (BodyTooLarge among them)
     │   ├─ InvalidRows                well-formed, but rows break the model's schema
+    │   ├─ NoAccess                   NoKey · MalformedKey · WrongKey · ExpiredKey · RevokedKey · NotPermitted
+    │   │                             ForeignPage · NoToken · TooManyRequests
     │   ├─ Conflict                   RunInProgress · GenerationMismatch · OutOfDate · PreconditionMissing
     │   │                             NotAllowedNow
-    │   └─ InvalidSetup               SpecInvalid · SettingInvalid · HomeUnusable · PortInUse
+    │   └─ InvalidSetup               SpecInvalid · SettingInvalid · HomeUnusable · PortInUse · KeysMissing
     ├─ NotReady                       try again later
     │   └─ NoChampion · Overloaded · NotRecorded · DatabaseUnavailable · LakeUnavailable
     └─ Broken                         somebody must look
@@ -26,16 +29,24 @@ __all__ = [
     "CheckFailed",
     "Conflict",
     "DatabaseUnavailable",
+    "ExpiredKey",
+    "ForeignPage",
     "GenerationMismatch",
     "HomeUnusable",
     "InvalidRequest",
     "InvalidRows",
     "InvalidSetup",
+    "KeysMissing",
     "LakeUnavailable",
     "LeaseLost",
+    "MalformedKey",
+    "NoAccess",
     "NoChampion",
+    "NoKey",
+    "NoToken",
     "NotAllowedNow",
     "NotFound",
+    "NotPermitted",
     "NotReady",
     "NotRecorded",
     "OutOfDate",
@@ -43,15 +54,19 @@ __all__ = [
     "PortInUse",
     "PreconditionMissing",
     "RetrueError",
+    "RevokedKey",
     "RunInProgress",
     "SettingInvalid",
     "SpecInvalid",
+    "TooManyRequests",
     "TrainingFailed",
     "UnknownCheck",
+    "UnknownKey",
     "UnknownModel",
     "UnknownPrediction",
     "UnknownRun",
     "UnknownVersion",
+    "WrongKey",
 ]
 
 
@@ -116,6 +131,12 @@ class UnknownPrediction(NotFound):
     code = "unknown-prediction"
 
 
+class UnknownKey(NotFound):
+    """No key has that id."""
+
+    code = "unknown-key"
+
+
 class InvalidRequest(CallerError):
     """The body is not what the protocol asks for."""
 
@@ -132,6 +153,66 @@ class InvalidRows(CallerError):
     """Well-formed rows that break the model's schema; ``facts["errors"]`` names every field of every row."""
 
     code = "invalid-rows"
+
+
+class NoAccess(CallerError):
+    """The caller is not known, or may not do that."""
+
+    code = "no-access"
+
+
+class NoKey(NoAccess):
+    """The request carries no key, and the service asks for one."""
+
+    code = "no-key"
+
+
+class MalformedKey(NoAccess):
+    """What was sent is no key, or one that was mistyped or cut off."""
+
+    code = "malformed-key"
+
+
+class WrongKey(NoAccess):
+    """A well-formed key that nobody made here."""
+
+    code = "wrong-key"
+
+
+class ExpiredKey(NoAccess):
+    """The key's time is over."""
+
+    code = "expired-key"
+
+
+class RevokedKey(NoAccess):
+    """The key was taken back."""
+
+    code = "revoked-key"
+
+
+class NotPermitted(NoAccess):
+    """The key's roles do not include the right; ``facts["needs"]`` names it."""
+
+    code = "not-permitted"
+
+
+class ForeignPage(NoAccess):
+    """A page of another site sent the request through somebody's browser."""
+
+    code = "foreign-page"
+
+
+class NoToken(NoAccess):
+    """A change that came with a session cookie alone, without the token that only its page knows."""
+
+    code = "no-token"
+
+
+class TooManyRequests(NoAccess):
+    """The key has used up its rate; ``facts["retry_after_s"]`` says when there is more."""
+
+    code = "too-many-requests"
 
 
 class Conflict(CallerError):
@@ -198,6 +279,12 @@ class PortInUse(InvalidSetup):
     """Another program listens on the port."""
 
     code = "port-in-use"
+
+
+class KeysMissing(InvalidSetup):
+    """Others can reach the service, and there is no key yet."""
+
+    code = "keys-missing"
 
 
 class NotReady(RetrueError):

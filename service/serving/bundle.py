@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version as installed
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from service.serving.block import Block, Layout, join
 from service.serving.compiled import load_compiled
 from service.serving.decode import Decoder
 from service.serving.imports import import_learners, named_in
+from service.serving.table import Table
 from service.storage.artifacts import ArtifactStore
 from service.storage.versions import VersionRow
 
@@ -73,6 +75,16 @@ class Bundle:
     def layout(self) -> Layout:
         """Which feature stands where."""
         return self.decoder.layout
+
+    @cached_property
+    def table(self) -> Table:
+        """Reads Open Inference tensors; made when the first one comes."""
+        return Table(self.schema)
+
+    @cached_property
+    def has_probabilities(self) -> bool:
+        """Whether its answers have probabilities."""
+        return bool(self.classes) and hasattr(self.estimator, "predict_proba")
 
     def answer(self, block: Block) -> Answers:
         """Return the version's answers to `block`."""

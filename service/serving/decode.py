@@ -2,7 +2,7 @@
 
 A typed decoder per version takes what is right in one pass. Only what it refuses is looked at a second time, slowly, to
 name every bad field of every bad row. A body holds ``instances``, a list of objects or of lists in the features' order,
-or ``columns``, an object of lists.
+``columns``, an object of lists, or ``dataframe_split``, as MLflow sends a frame.
 """
 
 import struct
@@ -20,13 +20,15 @@ from service.domain.errors import BodyTooLarge, InvalidRequest
 from service.domain.spec import Feature, Schema
 from service.serving.block import NOW, Block, Layout
 from service.serving.examine import examine, odd_faults, parse, refuse
+from service.serving.split import FORM, SplitReader
 
-__all__ = ["Decoder", "micros"]
+__all__ = ["Decoder", "Moment", "micros", "too_many"]
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Integer = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 TYPES: dict[str, Any] = {"numeric": float, "boolean": bool, "categorical": Integer, "text": str}
 _HEAD = 32
+_SPLIT = FORM.encode()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,6 +59,8 @@ class Decoder:
         self._objects: Any = msgspec.json.Decoder(objects)
         self._lists: Any = msgspec.json.Decoder(lists)
         self._columns: Any = msgspec.json.Decoder(columns)
+        types = {name: TYPES[kind] | None if nullable else TYPES[kind] for name, (kind, nullable) in kinds.items()}
+        self._split = SplitReader({**types, schema.timestamp: Moment}, schema.timestamp)
         n_numeric, n_text = len(self.layout.numeric), len(self.layout.text)
         places = {feature.name: place for place, feature in enumerate(schema.features)}
         self._pick_numeric = _picker([attributes[f.name] for f in self.layout.numeric], attrgetter)
@@ -91,7 +95,7 @@ class Decoder:
             msg = "instances is empty: send at least one row"
             raise InvalidRequest(msg)
         if len(block) > max_rows:
-            raise _too_many(len(block), max_rows)
+            raise too_many(len(block), max_rows)
         if is_strict and self.layout.refusing:
             faults = odd_faults(self.layout, block)
             if faults:
@@ -112,7 +116,8 @@ class Decoder:
                 return way(body)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 continue
-        return None
+        # Last, so that it costs the other forms nothing: they fail here at their first key.
+        return self._by_split(body) if _SPLIT in head else None
 
     def _by_objects(self, body: bytes) -> Block | None:
         return self._of_objects(self._objects.decode(body).instances)
@@ -122,6 +127,22 @@ class Decoder:
 
     def _by_columns(self, body: bytes) -> Block | None:
         return self._of_columns(self._columns.decode(body).columns)
+
+    def _by_split(self, body: bytes) -> Block | None:
+        try:
+            read = self._split.read(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        if read is None:
+            return None
+        order, rows = read
+        places = {name: place for place, name in enumerate(order)}
+        take = _picker([places[name] for name in self.layout.names], itemgetter)
+        take_text = _picker([places[feature.name] for feature in self.layout.text], itemgetter)
+        moment = places.get(self._schema.timestamp)
+        times = None if moment is None else np.array([micros(row[moment]) for row in rows], dtype=np.int64)
+        numeric = self._matrix([take(row) for row in rows])
+        return Block(numeric, self._texts([take_text(row) for row in rows]) if self.layout.text else {}, times)
 
     def _of_objects(self, rows: Sequence[Any]) -> Block:
         numeric = self._matrix([self._pick_numeric(row) for row in rows])
@@ -172,7 +193,7 @@ class Decoder:
     def _slow(self, body: bytes, max_rows: int) -> Block:
         rows = parse(body, self._schema)
         if len(rows) > max_rows:
-            raise _too_many(len(rows), max_rows)
+            raise too_many(len(rows), max_rows)
         values, faults = examine(self._schema, rows)
         if faults:
             raise refuse(faults)
@@ -236,6 +257,7 @@ def _kind(schema: Schema, feature: Feature) -> str:
     return "text" if schema.is_text(feature) else feature.kind
 
 
-def _too_many(rows: int, limit: int) -> BodyTooLarge:
+def too_many(rows: int, limit: int) -> BodyTooLarge:
+    """Return the error for more rows than one request may hold."""
     msg = f"{rows} rows are more than one request may hold ({limit}): split it"
     return BodyTooLarge(msg, rows=rows, limit=limit)

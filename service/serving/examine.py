@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -11,11 +11,26 @@ from typing import Any
 from service.domain.errors import InvalidRequest, InvalidRows
 from service.domain.spec import Feature, Schema
 from service.serving.block import Block, Layout
+from service.serving.split import FORM
 
-__all__ = ["LISTED", "Fault", "examine", "moment_of", "odd_faults", "parse", "parse_json", "refuse", "shown"]
+__all__ = [
+    "LISTED",
+    "MOMENT",
+    "Fault",
+    "examine",
+    "misnamed",
+    "moment_of",
+    "odd_faults",
+    "parse",
+    "parse_json",
+    "refuse",
+    "shown",
+]
 
 LISTED = 100
 """So many faults are listed; of the others only the number is told."""
+NAMED = 5
+"""So many names stand in one error."""
 _EXACT = 2**53
 _MISSING: Any = object()
 _NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
@@ -79,11 +94,14 @@ def parse(body: bytes, schema: Schema) -> list[Any]:
         If the body as a whole is not what the protocol asks for.
     """
     plain = parse_json(body)
-    if not isinstance(plain, dict) or len(plain) != 1 or not plain.keys() <= {"instances", "columns"}:
-        msg = 'the body must be {"instances": [...]} or {"columns": {...}}, and nothing beside it'
+    if not isinstance(plain, dict) or len(plain) != 1 or not plain.keys() <= {"instances", "columns", FORM}:
+        forms = f'{{"instances": [...]}}, {{"columns": {{...}}}} or {{"{FORM}": {{...}}}}'
+        msg = f"the body must be {forms}, and nothing beside it"
         raise InvalidRequest(msg)
     if "columns" in plain:
         return _rows_of_columns(plain["columns"])
+    if FORM in plain:
+        return _rows_of_split(plain[FORM], schema)
     rows = plain["instances"]
     if not isinstance(rows, list):
         msg = "instances must be a list of rows"
@@ -110,7 +128,7 @@ def examine(schema: Schema, rows: Sequence[Any]) -> tuple[list[dict[str, Any]], 
         if schema.timestamp in row:
             moment = moment_of(row[schema.timestamp])
             if moment is None:
-                faults.append(Fault(place, schema.timestamp, "type", _MOMENT))
+                faults.append(Fault(place, schema.timestamp, "type", MOMENT))
             value[schema.timestamp] = moment
     faults.sort(key=lambda fault: (fault.row, fault.field))
     return values, faults
@@ -129,13 +147,13 @@ def odd_faults(layout: Layout, block: Block) -> list[Fault]:
     ]
 
 
-def refuse(faults: Sequence[Fault]) -> InvalidRows:
-    """Return the error that names `faults`."""
-    first, bad = faults[0], len({fault.row for fault in faults})
+def refuse(faults: Sequence[Fault], *, rows: int | None = None, total: int | None = None) -> InvalidRows:
+    """Return the error that names `faults`: all there are, unless the numbers of bad rows and of faults are given."""
+    first, bad = faults[0], len({fault.row for fault in faults}) if rows is None else rows
     where = f"row {first.row}" + (f", field {first.field!r}" if first.field else "")
     detail = f"{bad} {'row breaks' if bad == 1 else 'rows break'} the model's schema; {where}: {first.detail}"
     errors = [{"row": f.row, "field": f.field, "code": f.code, "detail": f.detail} for f in faults[:LISTED]]
-    return InvalidRows(detail, errors=errors, rows=bad, more=max(len(faults) - LISTED, 0))
+    return InvalidRows(detail, errors=errors, rows=bad, more=max((total or len(faults)) - LISTED, 0))
 
 
 def shown(name: Any) -> str:
@@ -144,7 +162,24 @@ def shown(name: Any) -> str:
     return text if len(text) <= 64 and text.isprintable() else "(a name that is long or not printable)"
 
 
-_MOMENT = "must be an RFC 3339 moment with its zone, such as 2026-01-31T12:00:00Z"
+def misnamed(given: Iterable[str], needed: Sequence[str], timestamp: str, *, what: str) -> str | None:
+    """Return what is wrong with the names of columns, in words; None if they are the model's, whatever their order."""
+    names, known = set(given), {*needed, timestamp}
+    words = []
+    if missing := [name for name in needed if name not in names]:
+        words.append(f"{what} are missing: {_few(missing)}")
+    if unknown := sorted(names - known):
+        near = get_close_matches(shown(unknown[0]), sorted(known), n=1)
+        words.append(f"{what} are no features: {_few(unknown)}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return "; ".join(words) or None
+
+
+def _few(names: Sequence[str]) -> str:
+    words = ", ".join(repr(shown(name)) for name in names[:NAMED])
+    return words + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+MOMENT = "must be an RFC 3339 moment with its zone, such as 2026-01-31T12:00:00Z"
 
 
 def moment_of(value: Any) -> datetime | None:
@@ -170,6 +205,30 @@ def _rows_of_columns(columns: Any) -> list[Any]:
         msg = f"the columns must be equally long; they have {min(lengths)} to {max(lengths)} values"
         raise InvalidRequest(msg)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _rows_of_split(split: Any, schema: Schema) -> list[Any]:
+    if not isinstance(split, dict) or not {"columns", "data"} <= split.keys() <= {"columns", "data", "index"}:
+        msg = f'{FORM} must be {{"columns": [...], "data": [[...]]}}, at most with an index beside them'
+        raise InvalidRequest(msg)
+    columns, data = split["columns"], split["data"]
+    if not isinstance(data, list) or not isinstance(columns, list) or not all(isinstance(c, str) for c in columns):
+        msg = f"{FORM}: columns must be a list of names, data a list of rows"
+        raise InvalidRequest(msg)
+    if len(set(columns)) < len(columns):
+        msg = f"{FORM}: two columns have the same name"
+        raise InvalidRequest(msg)
+    # Once for the frame: the same words for each of ten thousand rows would help nobody.
+    words = misnamed(columns, schema.names, schema.timestamp, what="columns")
+    if words is not None:
+        msg = f"{FORM}: {words}"
+        raise InvalidRequest(msg)
+    for place, row in enumerate(data):
+        if not isinstance(row, list) or len(row) != len(columns):
+            found = f"has {len(row)} values" if isinstance(row, list) else "is no list"
+            msg = f"{FORM}: row {place} {found}; there are {len(columns)} columns"
+            raise InvalidRequest(msg)
+    return [dict(zip(columns, row, strict=True)) for row in data]
 
 
 def _is_listed(row: Any, names: tuple[str, ...]) -> bool:

@@ -21,6 +21,7 @@ from service.domain.errors import ArtifactInvalid, DatabaseUnavailable, InvalidS
 from service.domain.version import VersionState
 from service.serving.bundle import Bundle
 from service.serving.health import Health
+from service.serving.keyring import Keyring
 from service.serving.lastgood import Held, LastGood
 from service.serving.loading import Loader, tidy_memory
 from service.serving.recent import Recent
@@ -100,6 +101,8 @@ class Replica:
         self.is_degraded = False
         self.recording: dict[str, str] = {}
         """What each model's spec says of answers that can't be written down."""
+        self.keyring = Keyring(None if folder is None else folder / "keys.json", monotonic=monotonic)
+        """The keys that requests come with."""
         self._database, self._slots, self._telemetry = database, slots, telemetry
         self._index, self._look_s, self._monotonic = index, look_s, monotonic
         self._health = health or Health()
@@ -164,6 +167,7 @@ class Replica:
             self._beat()
         view = seen(self._database)
         self.recording = view.recording
+        self.keyring.follow(view.ring)
         for name in view.names:
             self._slots.open(name)
         self._settle(self._follow_champion, view.champions, waits=waits or self._is_new)
@@ -215,6 +219,7 @@ class Replica:
                 continue
             try:
                 self._beat()
+                self.keyring.write_uses(self._database)
             except DatabaseUnavailable:
                 continue  # the other thread sees it too, and tells
             except Exception:
@@ -365,6 +370,7 @@ class Replica:
 
     def _restore(self) -> None:
         """Come up on what this host's workers served last, since nobody says what is to be served now."""
+        self.keyring.restore()
         known = {} if self._last_good is None else self._last_good.read()
         for model, held in known.items():
             key = (model, held.row.version)

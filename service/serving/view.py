@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from service.storage import champions, models
+from sqlalchemy import Connection
+
+from service.serving.keyring import Ring
+from service.storage import champions, keys, models
 from service.storage.champions import Champion, Swap
 from service.storage.database import Database
+from service.storage.database import now as database_now
 
 __all__ = ["View", "seen"]
 
@@ -19,6 +23,8 @@ class View:
     """What each model's spec says of answers that can't be written down."""
     champions: list[Champion]
     swaps: list[Swap]
+    ring: Ring
+    """The keys that requests come with."""
 
 
 def seen(database: Database) -> View:
@@ -30,7 +36,13 @@ def seen(database: Database) -> View:
             recording={row.name: _when_full(row.spec) for row in known},
             champions=champions.all_current(conn),
             swaps=champions.waiting(conn),
+            ring=_ring(conn),
         )
+
+
+def _ring(conn: Connection) -> Ring:
+    rows = keys.followed(conn)
+    return Ring(database_now(conn), bool(rows) or keys.exist(conn), rows)
 
 
 def _when_full(spec: dict[str, Any] | None) -> str:

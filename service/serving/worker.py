@@ -190,6 +190,10 @@ class Worker:
             raise NoChampion(msg, models=said, retry_after_s=1)
         return said
 
+    async def answers(self, bundle: Bundle) -> bool:
+        """Return whether the bundle answers its golden row through the live path."""
+        return isinstance(await self._probed(bundle), dict)
+
     async def _probed(self, bundle: Bundle | None) -> Any:
         if bundle is None:
             return "no champion"

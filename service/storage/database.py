@@ -5,7 +5,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from service.domain.errors import DatabaseUnavailable, InvalidSetup
 from service.storage import migrations
 from service.storage.patience import Patience
 
-__all__ = ["Database", "insert_into", "insert_new", "now"]
+__all__ = ["Database", "insert_into", "insert_new", "now", "origin_of"]
 
 BUSY_TIMEOUT_S = 10
 """How long a writer waits for another one, on either database: far above any transaction of ours, all are short."""
@@ -66,10 +66,13 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Yield a connection in a transaction that commits at the end, or leaves nothing when an error passes."""
+    def write(self, *, origin: Mapping[str, Any] | None = None) -> Iterator[Connection]:
+        """Yield a connection in a transaction that commits at the end, or leaves nothing when an error passes.
+
+        `origin` says from where the change comes; what the audit writes in this transaction carries it.
+        """
         with self._translated(), self.engine.connect() as opened:
-            connection = opened.execution_options(retrue_writes=True)
+            connection = opened.execution_options(retrue_writes=True, retrue_origin=origin)
             with connection.begin():
                 yield connection
 
@@ -152,6 +155,12 @@ def now(connection: Connection) -> datetime:
         return datetime.fromisoformat(stamp).replace(tzinfo=UTC)
     moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
     return moment.astimezone(UTC)
+
+
+def origin_of(connection: Connection) -> dict[str, Any] | None:
+    """Return from where the transaction's changes come; None: from the service itself."""
+    origin = connection.get_execution_options().get("retrue_origin")
+    return None if origin is None else dict(origin)
 
 
 def insert_into(connection: Connection, table: Table) -> "postgresql.Insert | sqlite.Insert":

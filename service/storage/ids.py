@@ -92,6 +92,13 @@ class QuotedIds(Sequence[str]):
         """Return them as a JSON array."""
         return b"[" + self._quoted.tobytes()[:-1] + b"]"
 
+    def prefixed(self) -> bytes:
+        """Return them one after the other, each with its length before it: four bytes, the lowest first."""
+        texts = np.empty((len(self._quoted), 40), dtype=np.uint8)
+        texts[:, :4] = (36, 0, 0, 0)
+        texts[:, 4:] = self._quoted[:, 1:37]
+        return texts.tobytes()
+
     @override
     def __len__(self) -> int:
         return len(self._quoted)

@@ -10,6 +10,7 @@ __all__ = [
     "champions",
     "checks",
     "holdout_uses",
+    "keys",
     "leases",
     "metadata",
     "models",
@@ -18,6 +19,7 @@ __all__ = [
     "replicas",
     "run_events",
     "runs",
+    "sessions",
     "swaps",
     "switches",
     "versions",
@@ -267,6 +269,7 @@ audit = Table(
     Column("reason", Text, nullable=False),
     Column("facts", Json, nullable=False),
     Column("digest", String(64), nullable=False),  # over this row and the digest before it
+    Column("origin", Json, nullable=True),  # from where: via, address, key; null where the service acted by itself
 )
 
 audit_head = Table(
@@ -275,6 +278,36 @@ audit_head = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("seq", Counter, nullable=False),
     Column("digest", String(64), nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(8), primary_key=True),
+    Column("name", String(64), nullable=False),  # the actor in runs, swaps and the audit
+    Column("roles", Json, nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of the whole key; the key itself is nowhere
+    Column("created_at", Moment, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", Moment, nullable=True),
+    Column("revoked_at", Moment, nullable=True),  # a row stays for ever: the audit names its id
+    Column("last_used_at", Moment, nullable=True),  # to the minute
+    Index(
+        "one_key_per_name",
+        "name",
+        unique=True,
+        sqlite_where=text("revoked_at IS NULL"),
+        postgresql_where=text("revoked_at IS NULL"),
+    ),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the cookie's value
+    Column("key_id", String(8), ForeignKey("keys.id"), nullable=False),  # it ends with its key
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
 )
 
 leases = Table(

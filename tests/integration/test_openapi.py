@@ -27,11 +27,13 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from service.api.application import Parts, create
+from service.domain.access import Role
 from service.domain.run import RunState, Trigger
 from service.serving.worker import Worker
-from service.storage import audit, checks, runs, versions
+from service.storage import audit, checks, keys, runs, versions
 from service.storage.artifacts import ArtifactStore
 from service.telemetry import Telemetry
+from tests.launched import NO_TLS
 from tests.migrated import migrated
 from tests.served import AT, FLIP, PRICE, crown, flip, pack, register, spool
 
@@ -43,6 +45,8 @@ class Asked(NamedTuple):
     """A server, and the path parameters of what is there."""
 
     url: str
+    key: dict[str, str]
+    """The header of an admin's key: without one the first key that a test makes would lock all others out."""
     there: dict[str, Any]
 
 
@@ -59,6 +63,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
         run = runs.create(conn, "flip", trigger=Trigger.MANUAL, actor="test", reason="to be seen", at=AT)
         runs.transition(conn, run.id, RunState.CANCELLED, actor="test", reason="a stream of its events ends", at=AT)
         check = checks.create(conn, "flip", actor="schedule", at=AT)
+        _, key = keys.create(conn, "all", roles=[Role.ADMIN], expires_at=None, actor="test", reason="to be seen")
         audit.append(conn, actor="test", action="looked", model="flip", subject="all", reason="to be seen", at=AT)
     telemetry = Telemetry(CollectorRegistry())
     worker = Worker(database, store, spool=spool(home / "spool"), telemetry=telemetry)
@@ -73,20 +78,27 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
         with httpx.Client(transport=transport, base_url=url) as client:
             while client.get("/readyz").status_code != httpx.codes.OK:
                 pass
-        yield Asked(url, {"model": "flip", "run_id": run.id, "check_id": check.id, "version": 1, "switch": "hold"})
+        bearer = {"Authorization": f"Bearer {key}"}
+        yield Asked(
+            url, bearer, {"model": "flip", "run_id": run.id, "check_id": check.id, "version": 1, "switch": "hold"}
+        )
         server.should_exit = True
         thread.join(20)
     database.close()
 
 
-def kept(_ctx: CheckContext, response: Any, _case: Any) -> bool | None:
-    """Hold the laws that the document cannot tell: no accident, and every refusal a problem."""
+def kept(_ctx: CheckContext, response: Any, case: Any) -> bool | None:
+    """Hold the laws that the document cannot tell: no accident, every refusal a problem or the protocol's error."""
     assert response.status_code < 500 or response.status_code == 503, response.content
     if response.status_code >= 400:
-        assert response.headers["content-type"] == ["application/problem+json"]
-        problem = msgspec.json.decode(response.content)
-        assert problem["status"] == response.status_code
-        assert {"type", "title", "status", "detail", "code"} <= problem.keys()
+        told = msgspec.json.decode(response.content)
+        if case.path.startswith("/v2"):
+            assert response.headers["content-type"] == ["application/json"]
+            assert list(told) == ["error"]
+        else:
+            assert response.headers["content-type"] == ["application/problem+json"]
+            assert told["status"] == response.status_code
+            assert {"type", "title", "status", "detail", "code"} <= told.keys()
         if response.status_code == 503:
             assert response.headers["retry-after"]
     return None
@@ -101,24 +113,39 @@ LAWS: list[CheckFunction] = [
 ]
 
 
-@pytest.mark.timeout(120)
+def operations(served: Asked) -> tuple[list[Any], set[str]]:
+    """Return all operations, and the labels of those that ask for a key."""
+    described = httpx.get(f"{served.url}/openapi.json", headers=served.key, verify=NO_TLS).json()
+    keyed = set()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            # What is wrong shall be the rest of the request: without a key each would be refused before it is read.
+            if operation.pop("security", None):
+                keyed.add(f"{method.upper()} {path}")
+    found = schemathesis.openapi.from_dict(described).get_all_operations()
+    return [result.ok() for result in found], keyed  # type: ignore[union-attr]  # what can't be read fails here
+
+
+def few(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.mark.timeout(900)  # a guard against hanging, on a machine that does much else
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_every_operation_answers_as_the_document_says(
     served: Asked, mode: GenerationMode, subtests: pytest.Subtests
 ) -> None:
-    document = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
     asked = 0
-    for result in document.get_all_operations():
-        operation: Any = result.ok()  # type: ignore[union-attr]  # a document that can't be read fails here
+    for operation in operations(served)[0]:
 
-        @settings(
-            max_examples=EXAMPLES,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
+        @few(EXAMPLES)
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Any) -> None:
             nonlocal asked
@@ -128,8 +155,30 @@ def test_every_operation_answers_as_the_document_says(
                 case.path_parameters |= {
                     name: served.there.get(name, value) for name, value in case.path_parameters.items()
                 }
-            case.call_and_validate(checks=LAWS, timeout=20)
+            response = case.call_and_validate(base_url=served.url, checks=LAWS, timeout=20, headers=served.key)
+            assert response.status_code not in {401, 403}, response.content
 
         with subtests.test(operation=operation.label), suppress(Unsatisfiable):  # some take nothing that could be wrong
             ask()
     assert asked > 200
+
+
+@pytest.mark.timeout(900)
+def test_every_operation_that_asks_for_a_key_is_refused_without_one_as_the_document_says(
+    served: Asked, subtests: pytest.Subtests
+) -> None:
+    told, keyed = operations(served)
+    assert {operation.label for operation in told} - keyed == {
+        "GET /livez", "GET /readyz", "GET /metrics", "GET /v2/health/live", "GET /v2/health/ready",
+    }  # fmt: skip
+    for operation in told:
+
+        @few(1)
+        @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+        def ask(case: Any, *, is_keyed: bool = operation.label in keyed) -> None:
+            for sent in ({}, {"Authorization": "Bearer rtr_made_up"}):
+                response = case.call_and_validate(base_url=served.url, checks=LAWS, timeout=20, headers=sent)
+                assert (response.status_code == 401) == is_keyed, response.content
+
+        with subtests.test(operation=operation.label):
+            ask()

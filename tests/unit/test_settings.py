@@ -111,3 +111,21 @@ def test_a_password_is_never_shown() -> None:
     settings = load(environ={"RETRUE_DATABASE_URL": "postgresql://me:secret@db/x"}, env_file=NO_FILE)
     assert "secret" not in str(explain(settings))
     assert without_password(settings.database) == "postgresql://me:***@db/x"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("", False),
+        ("0.0.0.0", False),  # noqa: S104  not bound to
+        ("::", False),
+        ("192.0.2.1", False),
+        ("no such host", False),
+    ],
+)
+def test_a_loopback_address_is_told_from_one_that_others_reach(host: str, expected: bool) -> None:
+    assert load(environ={}, env_file=NO_FILE, host=host).is_loopback == expected

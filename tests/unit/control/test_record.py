@@ -1,8 +1,9 @@
 """What a trainer writes outlives a database that is away for a moment, and is written once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
@@ -27,11 +28,11 @@ class Flaky(Database):
     before = after = 0
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, origin: Mapping[str, Any] | None = None) -> Iterator[Connection]:
         if self.before:
             self.before -= 1
             raise DatabaseUnavailable("away")
-        with super().write() as conn:
+        with super().write(origin=origin) as conn:
             yield conn
         if self.after:
             self.after -= 1
