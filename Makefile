@@ -37,7 +37,7 @@ test: $(STAMP) ## run every test: unit, integration, end to end
 check: $(STAMP) ## run format, lint, types, architecture contracts, unit tests (seconds)
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
-	@$(BIN)/mypy $(wildcard service tests bench models data)
+	@$(BIN)/mypy $(wildcard service tests bench models data grafana scripts)
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q --basetemp=.cache/unit-tests tests/unit
 
