@@ -31,13 +31,13 @@ serve: $(STAMP) ## run the service with the models in models/, state in var/
 	@$(BIN)/python -m service serve
 
 test: $(STAMP) ## run every test: unit, integration, end to end
-	@$(if $(CI),scripts/system.sh postgresql)
+	@$(if $(CI),scripts/system.sh postgresql prometheus)
 	@$(BIN)/python -m pytest --basetemp=.cache/tests
 
 check: $(STAMP) ## run format, lint, types, architecture contracts, unit tests (seconds)
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
-	@$(BIN)/mypy $(wildcard service tests bench models data)
+	@$(BIN)/mypy $(wildcard service tests bench models data grafana scripts)
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q --basetemp=.cache/unit-tests tests/unit
 

@@ -170,13 +170,15 @@ def run_committer(settings: Settings, *, life_line: int | None = None) -> None:
     stop = _stop_event()
     set_up("committer", level=settings.log_level, style=settings.log_format)
     leave_with_parent(life_line, grace_s=settings.shutdown_s)
+    telemetry = Telemetry()
+    telemetry.spool_cap_bytes.set(settings.spool_cap_bytes)
     commit_until(
         stop,
         settings.spool,
         Lake(settings.lake),
         every_s=settings.commit_s,
         maintain_s=settings.maintain_s,
-        telemetry=Telemetry(),
+        telemetry=telemetry,
         keeping=Keeping(Database(settings.database)),
     )
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client import Histogram as OneByOne
 from prometheus_client.multiprocess import MultiProcessCollector
 
-__all__ = ["STATES", "CountTally", "Slug", "StateMetric", "Telemetry", "TimeTally", "exposition"]
+__all__ = ["STATES", "CountTally", "Declared", "Slug", "Telemetry", "TimeTally", "exposition"]
 
 FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SLOW = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
@@ -47,77 +47,105 @@ class Slug(StrEnum):
     KEYS_CHANGED = "keys_changed"
 
 
+_UNITS = {
+    "_timestamp_seconds": "s since 1970",
+    "_seconds": "s",
+    "_bytes": "B",
+    "_rows": "rows",
+    "_loss": "the metric's, as a loss",
+    "_generation": "generation",
+}
+"""By the end of a name; the first that fits."""
+
+
 @dataclass(frozen=True)
-class StateMetric:
-    """One metric that is computed from the database at the scrape."""
+class Declared:
+    """One metric; `docs/metrics.md` is its table."""
 
     name: str
     help: str
     labels: tuple[str, ...] = ()
-    kind: Literal["gauge", "counter"] = "gauge"
+    kind: Literal["gauge", "counter", "histogram"] = "gauge"
+    unit: str = ""
+    """Where the name does not tell it."""
 
+    @property
+    def measure(self) -> str:
+        """The unit in words."""
+        told = next((unit for ending, unit in _UNITS.items() if self.name.endswith(ending)), "")
+        counted = self.name.removeprefix("retrue_").replace("_", " ") if self.kind == "counter" else ""
+        return self.unit or told or counted
+
+
+_MODEL = ("model",)
+_COLUMN = ("model", "feature", "role")
+_YES = "0 or 1"
+_SHARE = "share, 0 to 1"
 
 STATES = {
     metric.name: metric
     for metric in (
-        StateMetric("retrue_database_up", "1 if the database answered this scrape, else 0 and the last values stand."),
-        StateMetric("retrue_model_info", "Which version has which role.", ("model", "version", "role")),
-        StateMetric("retrue_model_broken", "1 if the model's file can't be used.", ("model",)),
-        StateMetric("retrue_champion_generation", "Generation of the champion.", ("model",)),
-        StateMetric("retrue_serving_generation", "Generation that a live worker's slot holds.", ("model", "worker")),
-        StateMetric("retrue_serving_lagging", "Live workers that are not yet on the champion.", ("model",)),
-        StateMetric("retrue_workers", "Workers that are alive."),
-        StateMetric("retrue_champion_changed_timestamp_seconds", "When the champion changed.", ("model",)),
-        StateMetric(
-            "retrue_model_learned_until_timestamp_seconds",
-            "Newest event time that the champion learned from.",
-            ("model",),
-        ),
-        StateMetric(
-            "retrue_model_age_seconds",
-            "Event time between what the champion learned from and the newest window.",
-            ("model",),
-        ),
-        StateMetric("retrue_drift_statistic", "Of the latest check.", ("model", "feature", "role")),
-        StateMetric("retrue_drift_threshold", "Of the latest check.", ("model", "feature", "role")),
-        StateMetric("retrue_drift_family_statistic", "The latest check's largest score of all columns.", ("model",)),
-        StateMetric("retrue_drift_family_threshold", "At or above it the window has drifted.", ("model",)),
-        StateMetric("retrue_drift_calibrated", "1 if the champion's drift test is calibrated.", ("model",)),
-        StateMetric(
+        Declared("retrue_build_info", "The release that runs.", ("release",), unit="1"),
+        Declared("retrue_database_up", "1 if the database answered this scrape; else old values stand.", unit=_YES),
+        Declared("retrue_leaderless_seconds", "Since the controllers' lease ran out; 0 while one of them leads."),
+        Declared("retrue_workers", "Workers that are alive.", unit="workers"),
+        Declared("retrue_model_info", "Which version has which role.", ("model", "version", "role"), unit="1"),
+        Declared("retrue_model_broken", "1 if the model's file can't be used.", _MODEL, unit=_YES),
+        Declared("retrue_model_learned_until_timestamp_seconds", "Newest event time that it learned from.", _MODEL),
+        Declared("retrue_model_age_seconds", "Event time from what the champion learned to the newest window.", _MODEL),
+        Declared("retrue_model_max_age_seconds", "Age at which a run is due; absent where age calls for none.", _MODEL),
+        Declared("retrue_versions", "Versions by their present state.", ("model", "state"), unit="versions"),
+        Declared("retrue_champion_generation", "Generation of the champion.", _MODEL),
+        Declared("retrue_champion_changed_timestamp_seconds", "When the champion changed.", _MODEL),
+        Declared("retrue_champion_compiled", "1 if the champion was compiled and proved equal.", _MODEL, unit=_YES),
+        Declared("retrue_champion_changes", "Changes of champion ever.", ("model", "kind"), "counter"),
+        Declared("retrue_swap_timestamp_seconds", "When the champion last changed so.", ("model", "kind")),
+        Declared("retrue_serving_generation", "Generation that a live worker's slot holds.", ("model", "worker")),
+        Declared("retrue_serving_lagging", "Live workers that are not yet on the champion.", _MODEL, unit="workers"),
+        Declared("retrue_probation", "1 while the champion can still be taken back by itself.", _MODEL, unit=_YES),
+        Declared("retrue_probation_rollback_timestamp_seconds", "When probation last took a champion back.", _MODEL),
+        Declared("retrue_switch", "1 while the switch is set.", ("model", "switch"), unit=_YES),
+        Declared("retrue_check_verdict", "1 for the latest check's verdict.", ("model", "verdict"), unit=_YES),
+        Declared("retrue_check_rows", "Rows in the latest check's window.", _MODEL),
+        Declared("retrue_check_findings", "Broken expectations in the latest check.", _MODEL, unit="findings"),
+        Declared("retrue_check_finished_timestamp_seconds", "When the latest check ended.", _MODEL),
+        Declared("retrue_check_window_timestamp_seconds", "Event time at which its window ends.", _MODEL),
+        Declared("retrue_check_every_seconds", "Event time between checks; absent if counted in rows.", _MODEL),
+        Declared("retrue_check_failures", "Checks without a verdict since the last with one.", _MODEL, unit="checks"),
+        Declared("retrue_drift_statistic", "Distance in the latest check.", _COLUMN, unit="the method's"),
+        Declared("retrue_drift_threshold", "At or above it the column has drifted.", _COLUMN, unit="the method's"),
+        Declared("retrue_drift_family_statistic", "The latest check's largest score of all columns.", _MODEL, unit="1"),
+        Declared("retrue_drift_family_threshold", "At or above it the window has drifted.", _MODEL, unit="1"),
+        Declared("retrue_drift_calibrated", "1 if the champion's drift test is calibrated.", _MODEL, unit=_YES),
+        Declared("retrue_drift_confirmed", "1 if so many windows in a row have drifted.", _MODEL, unit=_YES),
+        Declared(
             "retrue_drift_expected_alarms_90d",
             "Confirmed alarms to be expected in 90 days of clean data, by the champion's calibration.",
-            ("model",),
+            _MODEL,
+            unit="alarms",
         ),
-        StateMetric(
-            "retrue_drift_realised_alarms_90d", "Confirmed alarms in the newest 90 days of event time.", ("model",)
-        ),
-        StateMetric("retrue_check_verdict", "1 for the latest check's verdict.", ("model", "verdict")),
-        StateMetric("retrue_check_rows", "Rows in the latest check's window.", ("model",)),
-        StateMetric("retrue_check_findings", "Broken expectations in the latest check.", ("model",)),
-        StateMetric("retrue_check_finished_timestamp_seconds", "When the latest check ended.", ("model",)),
-        StateMetric("retrue_performance_value", "Realised performance, in the model's metric.", ("model", "metric")),
-        StateMetric("retrue_performance_loss", "Realised loss; lower is better.", ("model",)),
-        StateMetric("retrue_performance_reference_loss", "The champion's loss on its own holdout.", ("model",)),
-        StateMetric("retrue_label_coverage", "Share of the judged rows whose label has arrived.", ("model",)),
-        StateMetric("retrue_label_delay_seconds", "Median delay from event to label.", ("model",)),
-        StateMetric(
-            "retrue_label_immature_seconds",
-            "Event time from the newest row whose labels are mature to the newest answered row.",
-            ("model",),
-        ),
-        StateMetric("retrue_label_coverage_reached", "Share of labels that older rows have got.", ("model",)),
-        StateMetric("retrue_performance_worse", "1 if the loss has risen for certain; absent if unknown.", ("model",)),
-        StateMetric("retrue_performance_estimate_loss", "Loss as estimated without labels.", ("model",)),
-        StateMetric("retrue_performance_estimate_valid", "1 if the estimate's conditions hold.", ("model",)),
-        StateMetric("retrue_runs", "Runs by their present state.", ("model", "state")),
-        StateMetric("retrue_run_active", "1 while a run is under way.", ("model",)),
-        StateMetric("retrue_gate_value", "A clause's value in the newest judged run.", ("model", "clause")),
-        StateMetric("retrue_gate_threshold", "A clause's threshold in the newest judged run.", ("model", "clause")),
-        StateMetric("retrue_gate_outcome", "1 for the clause's outcome.", ("model", "clause", "outcome")),
-        StateMetric("retrue_champion_compiled", "1 if the champion was compiled and is proved equal.", ("model",)),
-        StateMetric("retrue_probation", "1 while the champion can still be taken back automatically.", ("model",)),
-        StateMetric("retrue_switch", "1 while the switch is set.", ("model", "switch")),
-        StateMetric("retrue_champion_changes", "Changes of champion ever.", ("model", "kind"), "counter"),
+        Declared("retrue_drift_realised_alarms_90d", "Confirmed alarms in the newest 90 days.", _MODEL, unit="alarms"),
+        Declared("retrue_performance_value", "Realised performance.", ("model", "metric"), unit="the model's metric"),
+        Declared("retrue_performance_loss", "Realised loss; lower is better.", _MODEL),
+        Declared("retrue_performance_reference_loss", "The champion's loss on its own holdout.", _MODEL),
+        Declared("retrue_performance_worse", "1 if the loss rose for certain; absent: unknown.", _MODEL, unit=_YES),
+        Declared("retrue_performance_estimate_loss", "Loss as estimated without labels.", _MODEL),
+        Declared("retrue_performance_estimate_valid", "1 if the estimate's conditions hold.", _MODEL, unit=_YES),
+        Declared("retrue_label_coverage", "Judged rows whose label has arrived.", _MODEL, unit=_SHARE),
+        Declared("retrue_label_coverage_reached", "Labels that older rows have got.", _MODEL, unit=_SHARE),
+        Declared("retrue_label_delay_seconds", "Median delay from event to label.", _MODEL),
+        Declared("retrue_label_immature_seconds", "Event time from the newest mature row to the newest row.", _MODEL),
+        Declared("retrue_runs", "Runs by their present state.", ("model", "state"), unit="runs"),
+        Declared("retrue_run_active", "1 while a run is under way.", _MODEL, unit=_YES),
+        Declared("retrue_run_waiting_since_timestamp_seconds", "When the oldest run there came.", ("model", "state")),
+        Declared("retrue_run_state_seconds", "What the newest ended run spent in each state.", ("model", "state")),
+        Declared("retrue_run_broken_in_a_row", "Newest runs that came to no verdict.", _MODEL, unit="runs"),
+        Declared("retrue_run_budget", "Runs that checks may call for in a stretch of event time.", _MODEL, unit="runs"),
+        Declared("retrue_run_budget_spent", "Of them started, when the latest check ended.", _MODEL, unit="runs"),
+        Declared("retrue_gate_result", "1 for the newest judged run's outcome.", ("model", "outcome"), unit=_YES),
+        Declared("retrue_gate_value", "A clause's value there.", ("model", "clause"), unit="the clause's"),
+        Declared("retrue_gate_threshold", "A clause's threshold there.", ("model", "clause"), unit="the clause's"),
+        Declared("retrue_gate_outcome", "1 for the clause's outcome.", ("model", "clause", "outcome"), unit=_YES),
     )
 }
 """By name."""
@@ -202,125 +230,101 @@ class Telemetry:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        r = self.registry = registry if registry is not None else CollectorRegistry()
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self.declared: list[Declared] = []
+        """In the order of their declaration."""
         self._tallies: list[CountTally | TimeTally] = []
+        count, gauge, times, sizes = self._count, self._gauge, self._times, self._sizes
         # api workers
-        self.requests = Counter("retrue_requests", "Requests by outcome.", ("model", "endpoint", "outcome"), registry=r)
-        self.request_seconds = Histogram(
-            "retrue_request_seconds", "From body to answer.", ("model", "endpoint"), buckets=FAST, registry=r
+        self.requests = count("retrue_requests", "Requests by outcome.", "model", "endpoint", "outcome")
+        self.request_seconds = times("retrue_request_seconds", "From body to answer.", FAST, "model", "endpoint")
+        self.http_responses = count("retrue_http_responses", "Answers of all other routes.", "route", "status")
+        self.refused_requests = count("retrue_refused_requests", "Requests not taken on, by what they met.", "reason")
+        self.predictions = count("retrue_predictions", "Answered and recorded rows.", "model", "role")
+        self.predictions_unrecorded = count(
+            "retrue_predictions_unrecorded", "Rows answered that could not be written down, as the spec says.", "model"
         )
-        self.http_responses = Counter(
-            "retrue_http_responses", "Answers of all other routes.", ("route", "status"), registry=r
+        self.record_failures = count(
+            "retrue_record_failures", "Batches that could not be written down, so were not answered.", "model"
         )
-        self.predictions = Counter("retrue_predictions", "Answered and recorded rows.", ("model", "role"), registry=r)
-        self.batch_rows = Histogram("retrue_batch_rows", "Rows per batch.", ("model",), buckets=ROWS, registry=r)
-        self.predict_seconds = Histogram(
-            "retrue_predict_seconds", "The estimator's time per batch.", ("model",), buckets=FAST, registry=r
-        )
-        self.queue_rows = Gauge(
-            "retrue_queue_rows", "Rows that wait.", ("model",), multiprocess_mode="livesum", registry=r
-        )
-        self.flagged_values = Counter(
+        self.refused_rows = count("retrue_refused_rows", "Rows that broke the schema.", "model")
+        self.flagged_values = count(
             "retrue_flagged_values",
             "Answered values that are odd: unseen category, out of range.",
-            ("model", "feature", "signal"),
-            registry=r,
+            *("model", "feature", "signal"),
         )
-        self.refused_rows = Counter("retrue_refused_rows", "Rows that broke the schema.", ("model",), registry=r)
-        self.labels = Counter("retrue_labels", "Labels received.", ("model", "outcome"), registry=r)
-        self.record_failures = Counter(
-            "retrue_record_failures", "Batches that could not be written down, so were not answered.", ("model",),
-            registry=r,
-        )  # fmt: skip
-        self.predictions_unrecorded = Counter(
-            "retrue_predictions_unrecorded", "Rows answered though they could not be written down, as the spec says.",
-            ("model",), registry=r,
-        )  # fmt: skip
-        self.refused_requests = Counter(
-            "retrue_refused_requests", "Requests that were not taken on, by what they ran into.", ("reason",),
-            registry=r,
-        )  # fmt: skip
-        self.loads = Counter(
-            "retrue_loads", "Loads of a version by a worker: ok, or why it was refused.", ("model", "outcome"),
-            registry=r,
-        )  # fmt: skip
-        self.compiled_fallbacks = Counter(
-            "retrue_compiled_fallbacks", "Loads of a compiled version that ended with scikit-learn.", ("model",),
-            registry=r,
-        )  # fmt: skip
-        self.load_seconds = Histogram(
-            "retrue_load_seconds", "Fetch, verify and warm a version.", ("model",), buckets=SLOW, registry=r
+        self.labels = count("retrue_labels", "Labels received.", "model", "outcome")
+        self.batch_rows = sizes("retrue_batch_rows", "Rows per batch.", "model")
+        self.predict_seconds = times("retrue_predict_seconds", "The estimator's time per batch.", FAST, "model")
+        self.queue_rows = gauge("retrue_queue_rows", "Rows that wait.", "model")
+        self.loads = count("retrue_loads", "Loads of a version: ok, or why it was refused.", "model", "outcome")
+        self.load_seconds = times("retrue_load_seconds", "Fetch, verify and warm a version.", SLOW, "model")
+        self.compiled_fallbacks = count(
+            "retrue_compiled_fallbacks", "Loads of a compiled version that ended with scikit-learn.", "model"
         )
-        self.rebinds = Counter("retrue_rebinds", "Slots that were pointed at another bundle.", ("model",), registry=r)
-        self.degraded = Gauge(
-            "retrue_degraded", "Workers that serve on without the database.", multiprocess_mode="livesum", registry=r
-        )
+        self.rebinds = count("retrue_rebinds", "Slots that were pointed at another bundle.", "model")
+        self.degraded = gauge("retrue_degraded", "Workers that serve on without the database.", unit="workers")
         # controller
-        self.checks = Counter("retrue_checks", "Checks by verdict.", ("model", "verdict"), registry=r)
-        self.check_seconds = Histogram(
-            "retrue_check_seconds", "Duration of a check.", ("model",), buckets=SLOW, registry=r
+        self.checks = count("retrue_checks", "Checks by verdict.", "model", "verdict")
+        self.check_seconds = times("retrue_check_seconds", "Duration of a check.", SLOW, "model")
+        self.drift_alarms = count("retrue_drift_alarms", "Drift confirmed by so many windows in a row.", "model")
+        self.decisions = count("retrue_decisions", "What checks led to.", "model", "code")
+        self.runs = count("retrue_runs_finished", "Runs by outcome.", "model", "trigger", "outcome")
+        self.run_seconds = times("retrue_run_seconds", "Duration of a run.", SLOW, "model")
+        self.compilations = count("retrue_compilations", "Versions: proved, refused, unavailable.", "model", "outcome")
+        self.promotions = count("retrue_promotions", "Swaps by outcome.", "model", "kind", "outcome")
+        self.swap_seconds = times("retrue_swap_seconds", "From a swap's request to its commit.", SLOW, "model")
+        self.swap_mixed_seconds = times(
+            "retrue_swap_mixed_seconds", "From a swap's commit until the last live worker serves it.", FAST, "model"
         )
-        self.drift_alarms = Counter(
-            "retrue_drift_alarms", "Drift alarms that were confirmed by so many windows in a row.", ("model",),
-            registry=r,
-        )  # fmt: skip
-        self.decisions = Counter("retrue_decisions", "What checks led to.", ("model", "code"), registry=r)
-        self.runs = Counter("retrue_runs_finished", "Runs by outcome.", ("model", "trigger", "outcome"), registry=r)
-        self.compilations = Counter(
-            "retrue_compilations", "Versions by what came of compiling them: proved, refused, unavailable.",
-            ("model", "outcome"), registry=r,
-        )  # fmt: skip
-        self.run_seconds = Histogram("retrue_run_seconds", "Duration of a run.", ("model",), buckets=SLOW, registry=r)
-        self.promotions = Counter("retrue_promotions", "Swaps by outcome.", ("model", "kind", "outcome"), registry=r)
-        self.swap_seconds = Histogram(
-            "retrue_swap_seconds", "From the request of a swap to its commit.", ("model",), buckets=SLOW, registry=r
+        self.swaps_late = count(
+            "retrue_swaps_late", "Times that a live worker had not followed a swap after 5 s, and after 2 min.", "model"
         )
-        self.swap_mixed_seconds = Histogram(
-            "retrue_swap_mixed_seconds",
-            "From the commit of a swap until the last live worker serves it.",
-            ("model",),
-            buckets=FAST,
-            registry=r,
-        )
-        self.swaps_late = Counter(
-            "retrue_swaps_late", "Times that a live worker had not followed a swap after 5 s, and after 2 min.",
-            ("model",), registry=r,
-        )  # fmt: skip
-        self.probations = Counter(
+        self.probations = count(
             "retrue_probations",
             "Champions on probation by what became of them: extended, pinned, kept, unproven, rolled_back, ended, "
             "no_target.",
-            ("model", "outcome"),
-            registry=r,
+            *("model", "outcome"),
         )
-        self.tick_seconds = Histogram("retrue_tick_seconds", "Duration of a tick.", buckets=FAST, registry=r)
-        self.ticks = Counter("retrue_ticks", "Ticks by outcome.", ("outcome",), registry=r)
-        self.last_tick = Gauge(
-            "retrue_last_tick_timestamp_seconds", "When the leader last looked.", multiprocess_mode="max", registry=r
-        )
-        self.leader = Gauge("retrue_leader", "Controllers that lead.", multiprocess_mode="livesum", registry=r)
-        self.peak_bytes = Gauge(
+        self.tick_seconds = times("retrue_tick_seconds", "Duration of a look at what is due.", FAST)
+        self.ticks = count("retrue_ticks", "Parts of such looks by outcome.", "outcome")
+        self.last_tick = gauge("retrue_last_tick_timestamp_seconds", "When the leader last looked.", mode="max")
+        self.leader = gauge("retrue_leader", "Controllers here that lead.", unit="controllers")
+        self.peak_bytes = gauge(
             "retrue_peak_bytes",
             "Most resident memory: of the controller so far; of the newest child of each kind that ended.",
-            ("process",), multiprocess_mode="livemax", registry=r,
-        )  # fmt: skip
-        self.restarts = Counter("retrue_restarts", "Children started again.", ("role",), registry=r)
+            "process",
+            mode="livemax",
+        )
+        self.restarts = count("retrue_restarts", "Children started again.", "role")
         # committer
-        self.commits = Counter("retrue_commits", "Commits to the lake.", ("kind", "outcome"), registry=r)
-        self.commit_seconds = Histogram("retrue_commit_seconds", "Duration of a pass.", buckets=SLOW, registry=r)
-        self.committed_rows = Counter("retrue_committed_rows", "Rows moved to the lake.", ("model", "kind"), registry=r)
-        self.damaged_segments = Counter("retrue_damaged_segments", "Spool segments set aside.", registry=r)
-        self.spool_bytes = Gauge("retrue_spool_bytes", "Size of the spool.", multiprocess_mode="livemax", registry=r)
-        self.spool_oldest_seconds = Gauge(
-            "retrue_spool_oldest_seconds", "Age of the oldest segment.", multiprocess_mode="livemax", registry=r
+        self.commits = count("retrue_commits", "Commits to the lake.", "kind", "outcome")
+        self.commit_seconds = times("retrue_commit_seconds", "Duration of a pass.", SLOW)
+        self.committed_rows = count("retrue_committed_rows", "Rows moved to the lake.", "model", "kind")
+        self.damaged_segments = count("retrue_damaged_segments", "Spool segments set aside.")
+        self.spool_bytes = gauge("retrue_spool_bytes", "Size of the spool.", mode="livemax")
+        self.spool_cap_bytes = gauge("retrue_spool_cap_bytes", "Size at which it takes no more.", mode="livemax")
+        self.spool_oldest_seconds = gauge("retrue_spool_oldest_seconds", "Age of the oldest segment.", mode="livemax")
+        self.lake_lag_seconds = gauge(
+            "retrue_lake_lag_seconds", "Age of the oldest row in the newest commit.", "model", mode="livemax"
         )
-        self.lake_lag_seconds = Gauge(
-            "retrue_lake_lag_seconds",
-            "Age of the oldest row in the newest commit.",
-            ("model",),
-            multiprocess_mode="livemax",
-            registry=r,
-        )
+
+    def _count(self, name: str, text: str, *labels: str) -> Counter:
+        self.declared.append(Declared(name, text, labels, "counter"))
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(
+        self, name: str, text: str, *labels: str, mode: Literal["livesum", "livemax", "max"] = "livesum", unit: str = ""
+    ) -> Gauge:
+        self.declared.append(Declared(name, text, labels, "gauge", unit))
+        return Gauge(name, text, labels, multiprocess_mode=mode, registry=self.registry)
+
+    def _times(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        self.declared.append(Declared(name, text, labels, "histogram"))
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def _sizes(self, name: str, text: str, *labels: str) -> Histogram:
+        return self._times(name, text, ROWS, *labels)
 
     def counting(self, child: Counter) -> CountTally:
         """Return what adds up for `child` between flushes."""
