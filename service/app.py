@@ -69,8 +69,10 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
         If it cannot start.
     """
     from service.control.controller import Controller, Place
+    from service.control.outbox import Webhooks
     from service.control.processes import Surroundings
     from service.control.supervisor import leave_with_parent
+    from service.domain.notice import endpoints_of, secrets_of
     from service.telemetry import Telemetry
 
     stop = _stop_event()
@@ -98,6 +100,14 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
             memory_bytes=settings.training_memory_bytes,
             log_level=settings.log_level,
             log_format=settings.log_format,
+        ),
+        webhooks=Webhooks(
+            endpoints=endpoints_of(settings.webhook_urls),
+            keys=secrets_of(settings.webhook_secret),
+            source=settings.webhook_source,
+            timeout_s=settings.webhook_timeout_s,
+            tries=settings.webhook_tries,
+            first_pause=timedelta(seconds=settings.webhook_first_pause_s),
         ),
     )
     if stop.is_set():

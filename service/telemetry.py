@@ -117,6 +117,7 @@ STATES = {
         StateMetric("retrue_champion_compiled", "1 if the champion was compiled and is proved equal.", ("model",)),
         StateMetric("retrue_probation", "1 while the champion can still be taken back automatically.", ("model",)),
         StateMetric("retrue_switch", "1 while the switch is set.", ("model", "switch")),
+        StateMetric("retrue_webhook_deliveries", "Webhook deliveries that wait, and that were given up.", ("state",)),
         StateMetric("retrue_champion_changes", "Changes of champion ever.", ("model", "kind"), "counter"),
     )
 }
@@ -304,6 +305,9 @@ class Telemetry:
             "Most resident memory: of the controller so far; of the newest child of each kind that ended.",
             ("process",), multiprocess_mode="livemax", registry=r,
         )  # fmt: skip
+        self.webhooks = Counter(
+            "retrue_webhooks", "Tries to tell a webhook: delivered, failed, dead (given up).", ("outcome",), registry=r
+        )
         self.restarts = Counter("retrue_restarts", "Children started again.", ("role",), registry=r)
         # committer
         self.commits = Counter("retrue_commits", "Commits to the lake.", ("kind", "outcome"), registry=r)

@@ -22,6 +22,7 @@ from service.api import (
     problems,
     reads,
     reports,
+    webhooks,
     writes,
 )
 from service.api.access import Gate, Warden
@@ -130,6 +131,7 @@ def create(parts: Parts) -> Application:
     app.include_router(writes.router(parts.database))
     app.include_router(decisions.router(parts.database))
     app.include_router(keys.router(parts.database))
+    app.include_router(webhooks.router(parts.database))
     docs.install(app)
     problems.install(app)
     openapi.install(app, parts.worker.slots)

@@ -14,7 +14,7 @@ from typing_extensions import override
 from service.domain.check import Verdict
 from service.domain.gate import Outcome
 from service.domain.run import ACTIVE, RunState
-from service.storage import alarms, champions, checks, models, probations, replicas, versions
+from service.storage import alarms, champions, checks, models, outbox, probations, replicas, versions
 from service.storage.champions import Champion
 from service.storage.checks import Check
 from service.storage.database import Database
@@ -86,6 +86,8 @@ def samples(conn: Connection) -> Iterator[Sample]:
         yield from _of_gate(conn, row.name)
     yield from _of_replicas(conn, current)
     yield from _of_runs(conn, [row.name for row in models.list_all(conn)])
+    for state, count in outbox.counts(conn).items():
+        yield "webhook_deliveries", (state.value,), float(count)
     changes = (
         select(swaps_table.c.model, swaps_table.c.kind, func.count())
         .where(swaps_table.c.state == "committed")

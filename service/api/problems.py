@@ -29,6 +29,7 @@ STATUS: dict[type[RetrueError], int] = {
     errors.UnknownCheck: 404,
     errors.UnknownPrediction: 404,
     errors.UnknownKey: 404,
+    errors.UnknownDelivery: 404,
     errors.NoKey: 401,
     errors.MalformedKey: 401,
     errors.WrongKey: 401,

@@ -14,6 +14,7 @@ from service.control.files import fingerprint, record
 from service.control.leader import RENEW_S, Leader, Term
 from service.control.memory import peak_bytes
 from service.control.monitor import Monitor
+from service.control.outbox import Outbox, Webhooks
 from service.control.probation import Probations
 from service.control.processes import Job, Processes, Surroundings
 from service.control.promotion import advance
@@ -65,6 +66,7 @@ class Place:
     silent_s: float = TRAINER_SILENT_S
     compiles: bool = True
     surroundings: Surroundings = field(default_factory=Surroundings)
+    webhooks: Webhooks = field(default_factory=Webhooks)
 
 
 class Controller:
@@ -122,6 +124,11 @@ class Controller:
         self._broom = Tidy(self._store, lake)
         self._probations = Probations(counted=self._watched)
         self._settling = Settling(settled=self._settled, late=lambda model: telemetry.swaps_late.labels(model).inc())
+        self._outbox = Outbox(
+            place.webhooks,
+            term=lambda: self.leader.term,
+            counted=lambda outcome: telemetry.webhooks.labels(outcome).inc(),
+        )
         self._term: Term | None = None
         self._files_seen: object = None
         self._files_at = 0.0
@@ -135,11 +142,13 @@ class Controller:
         self._tick.add("lead", self._lead, every_s=RENEW_S)
         self._tick.add("tidy", self._tidy, every_s=TIDY_S)
         self._tick.start()
+        self._outbox.start()
 
     def stop(self) -> None:
         """End: trainers are sent away, their runs wait for the next leader, and the lease is given back."""
         self._stopping = True
         self._tick.stop()
+        self._outbox.stop()
         with self._lock:
             self._processes.stop_all()
             term = self.leader.term
@@ -172,6 +181,7 @@ class Controller:
                 self._retraining.look,
                 self._swap,
                 self._settling.look,
+                self._outbox.look,
             ):
                 if not self._stopping:
                     self._guarded(part, term, known)
@@ -334,6 +344,7 @@ class Controller:
         if term is not None:
             with term.write() as conn:
                 replicas.forget(conn, SILENT_S)
+            self._outbox.tidy(term)
             self._broom.look(term)
 
     def _odd(self, name: str, what: Oddity) -> None:
