@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """Requests a second that one key may send to one worker, predictions and labels aside; 0: any number."""
     predict_rate_limit: Annotated[float, Field(ge=0)] = 0.0
     """Predictions and batches of labels a second that one key may send to one worker; 0: any number."""
+    controller_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Port on which a controller that runs alone shows /metrics and /livez; 0: none."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """API worker processes."""
     log_format: Literal["console", "json"] = "console"
@@ -116,6 +118,11 @@ class Settings(BaseSettings):
     """Tries after which an event is given up for one endpoint; a person can have it sent again."""
     webhook_first_pause_s: Annotated[float, Field(gt=0)] = 5.0
     """Pause before the second try; each further one is three times as long, up to six hours."""
+
+    otlp_endpoint: str = ""
+    """Address of an OpenTelemetry collector that takes OTLP over HTTP (needs retrue[otel]); no traces when empty."""
+    trace_predictions: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of predictions that are traced although their sender traces none."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

@@ -73,13 +73,18 @@ def test_nobody_is_told_who_asked_or_with_which_key(database: Database) -> None:
 
 def test_a_change_that_is_undone_is_not_told(database: Database, champion: Champion) -> None:
     before = told(database)
-    with pytest.raises(RuntimeError), database.write() as conn:
-        versions.insert(conn, a_version(2))
-        champions.swap(
-            conn, MODEL, version=2, expected_generation=champion.generation, actor="t", reason="r", kind="promote",
-            run_id=None, event_time=None, at=AT,
-        )  # fmt: skip
-        raise RuntimeError
+
+    def swap_and_fail() -> None:
+        with database.write() as conn:
+            versions.insert(conn, a_version(2))
+            champions.swap(
+                conn, MODEL, version=2, expected_generation=champion.generation, actor="t", reason="r",
+                kind="promote", run_id=None, event_time=None, at=AT,
+            )  # fmt: skip
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        swap_and_fail()
     assert told(database) == before
 
 

@@ -14,9 +14,7 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 def test_an_event_has_what_cloudevents_asks_for_and_the_same_bytes_each_time() -> None:
     def told(data: dict[str, object]) -> bytes:
-        return body_of(
-            notice_id="n1", kind=Kind.RUN_FAILED, source="urn:mine", subject="/v1/runs/r1", at=AT, data=data
-        )
+        return body_of(notice_id="n1", kind=Kind.RUN_FAILED, source="urn:mine", subject="/v1/runs/r1", at=AT, data=data)
 
     body = told({"run": "r1", "detail": "ä"})
     assert body == told({"detail": "ä", "run": "r1"})
