@@ -10,11 +10,12 @@ import pytest
 
 from service.api.trail import trail_of
 from service.journal import JsonFormatter
+from tests.served import instance
 from tests.unit.api.conftest import Api, running
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
-ROWS = {"instances": [[0.0] * 8]}
+ROWS = {"instances": [instance()]}
 
 
 @pytest.fixture(scope="module")
