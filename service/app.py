@@ -68,10 +68,14 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
     HomeUnusable
         If it cannot start.
     """
+    from service.control.beacon import Beacon
     from service.control.controller import Controller, Place
+    from service.control.outbox import Webhooks
     from service.control.processes import Surroundings
     from service.control.supervisor import leave_with_parent
+    from service.domain.notice import endpoints_of, secrets_of
     from service.telemetry import Telemetry
+    from service.traces import open_traces
 
     stop = _stop_event()
     set_up("controller", level=settings.log_level, style=settings.log_format)
@@ -99,14 +103,31 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
             log_level=settings.log_level,
             log_format=settings.log_format,
         ),
+        webhooks=Webhooks(
+            endpoints=endpoints_of(settings.webhook_urls),
+            keys=secrets_of(settings.webhook_secret),
+            source=settings.webhook_source,
+            timeout_s=settings.webhook_timeout_s,
+            tries=settings.webhook_tries,
+            first_pause=timedelta(seconds=settings.webhook_first_pause_s),
+        ),
     )
     if stop.is_set():
         return
-    controller = Controller(place, database, Telemetry())
+    telemetry, traces = Telemetry(), open_traces(settings.otlp_endpoint, role="controller")
+    controller = Controller(place, database, telemetry, traces=traces)
     controller.start()
+    beacon = None
+    if life_line is None and settings.controller_port:
+        beacon = Beacon(settings.host, settings.controller_port, telemetry, is_alive=controller.is_alive)
+        beacon.start()
     log.info("controller_started", extra=facts(home=settings.home, database=database.address))
     stop.wait()
     controller.stop()
+    if beacon is not None:
+        beacon.stop()
+    if traces is not None:
+        traces.close()
     database.close()
     log.info("controller_stopped", extra=facts())
 
@@ -122,11 +143,13 @@ def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None
     from service.storage.database import Database
     from service.storage.spool import SpoolWriter
     from service.telemetry import Telemetry
+    from service.traces import open_traces
 
     set_up(f"api-{index}", level=settings.log_level, style=settings.log_format)
     leave_with_parent(life_line, grace_s=settings.shutdown_s)
     database = Database(settings.database, patience_s=WORKER_PATIENCE_S)
     telemetry = Telemetry()
+    traces = open_traces(settings.otlp_endpoint, role="api", predictions=settings.trace_predictions)
     spool = SpoolWriter(
         settings.spool,
         max_bytes=settings.spool_segment_bytes,
@@ -154,8 +177,11 @@ def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None
         home=settings.home,
         may_be_open=settings.access == "auto" and settings.is_loopback,
         rates=Rates(predict=settings.predict_rate_limit, other=settings.rate_limit),
+        traces=traces,
     )
     run(parts, socket.socket(fileno=fd), shutdown_s=settings.shutdown_s)
+    if traces is not None:
+        traces.close()
 
 
 def run_committer(settings: Settings, *, life_line: int | None = None) -> None:
@@ -294,7 +320,7 @@ def _database(settings: Settings, stop: threading.Event) -> "Database":
             now = time.monotonic()
             if now - complained >= COMPLAIN_S:
                 complained = now
-                log.warning("waiting_for_database", extra=facts(database=database.address, why=error.detail))
+                log.warning("controller_waits_for_database", extra=facts(database=database.address, why=error.detail))
             stop.wait(RETRY_S)
         else:
             return database

@@ -1,22 +1,44 @@
 """Structured log lines: a slug that says what happened, and the facts as fields; for people or as JSON.
 
-``log.info("swap_done", extra=facts(model="bikes", version=3))``. The slugs are a closed set; `telemetry` lists them.
+``log.info("swap_done", extra=facts(model="bikes", version=3))``. Each call has a slug of its own, so a line names the
+place that wrote it. What is `bound` stands in every line of its task: a request's id, the run of a trainer.
 """
 
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from typing_extensions import override
 
-__all__ = ["ConsoleFormatter", "JsonFormatter", "facts", "set_up"]
+__all__ = ["ConsoleFormatter", "JsonFormatter", "bind", "bound", "facts", "set_up"]
+
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("bound")
+_process: dict[str, Any] = {}
 
 
 def facts(**fields: Any) -> dict[str, Any]:
     """Return `fields` in the shape that `logging`'s ``extra`` takes."""
     return {"facts": fields}
+
+
+@contextmanager
+def bound(**fields: Any) -> Iterator[None]:
+    """Let every line of this task, and of the threads that it waits for, carry `fields` for a while."""
+    token = _bound.set({**_bound.get({}), **fields})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def bind(**fields: Any) -> None:
+    """Let every further line of this process carry `fields`: one that was started for one thing says so once."""
+    _process.update(fields)
 
 
 class JsonFormatter(logging.Formatter):
@@ -88,10 +110,12 @@ def _moment(record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    found: dict[str, Any] = getattr(record, "facts", {})
+    found: dict[str, Any] = {**_process, **_bound.get({}), **getattr(record, "facts", {})}
     return found if record.name.startswith("service") else {"logger": record.name, **found}
 
 
 def _word(value: Any) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
+    # A line break out of somebody's request must not look like a line of ours.
+    is_plain = text.isprintable() and not {" ", '"'} & set(text)
+    return text if is_plain and text else json.dumps(text, ensure_ascii=not text.isprintable())

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.domain.errors import HomeUnusable, SettingInvalid
+from service.domain.notice import endpoints_of, secrets_of
 
 __all__ = ["PREFIX", "Settings", "explain", "load", "prepare_home", "without_password"]
 
@@ -25,6 +26,9 @@ PREFIX = "RETRUE_"
 
 CLIENT_ONLY = frozenset({"RETRUE_URL", "RETRUE_KEY"})
 """Read by the command line's verbs, not by the service."""
+
+PRIVATE = frozenset({"database_url", "webhook_secret", "webhook_urls"})
+"""Settings whose value may hold a secret: nobody shows it."""
 
 MIB = 1 << 20
 LEAST_MEMORY = 512 * MIB
@@ -52,6 +56,8 @@ class Settings(BaseSettings):
     """Requests a second that one key may send to one worker, predictions and labels aside; 0: any number."""
     predict_rate_limit: Annotated[float, Field(ge=0)] = 0.0
     """Predictions and batches of labels a second that one key may send to one worker; 0: any number."""
+    controller_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Port on which a controller that runs alone shows /metrics and /livez; 0: none."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """API worker processes."""
     log_format: Literal["console", "json"] = "console"
@@ -100,6 +106,24 @@ class Settings(BaseSettings):
     approval_days: Annotated[float, Field(gt=0)] = 7.0
     """A challenger that nobody approved or rejected for so long expires."""
 
+    webhook_secret: Annotated[str, Field(repr=False)] = ""
+    """What webhooks are signed with: whsec_ and base64; a second one, after a space, signs too while it goes out."""
+    webhook_urls: Annotated[str, Field(repr=False)] = ""
+    """Addresses, separated by spaces, that are told of runs and alerts as CloudEvents; nobody when empty."""
+    webhook_source: Annotated[str, Field(min_length=1)] = "urn:retrue"
+    """How this installation calls itself in the events' source: a URI."""
+    webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Seconds that an endpoint gets to take one event."""
+    webhook_tries: Annotated[int, Field(ge=1, le=100)] = 10
+    """Tries after which an event is given up for one endpoint; a person can have it sent again."""
+    webhook_first_pause_s: Annotated[float, Field(gt=0)] = 5.0
+    """Pause before the second try; each further one is three times as long, up to six hours."""
+
+    otlp_endpoint: str = ""
+    """Address of an OpenTelemetry collector that takes OTLP over HTTP (needs retrue[otel]); no traces when empty."""
+    trace_predictions: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of predictions that are traced although their sender traces none."""
+
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
@@ -133,6 +157,20 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         if strange := sorted(wanted - here):
             msg = f"there is no processor {strange[0]} to use here; there are {', '.join(map(str, sorted(here)))}"
+            raise ValueError(msg)
+        return text
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _signs(cls, text: str) -> str:
+        secrets_of(text)
+        return text
+
+    @field_validator("webhook_urls")
+    @classmethod
+    def _endpoints(cls, text: str, info: ValidationInfo) -> str:
+        if endpoints_of(text) and not info.data.get("webhook_secret"):
+            msg = "set RETRUE_WEBHOOK_SECRET too: who is told must be able to see who tells"
             raise ValueError(msg)
         return text
 
@@ -228,7 +266,11 @@ def explain(settings: Settings) -> list[dict[str, str]]:
 
     The origin is one of ``command line``, ``environment``, ``.env`` and ``default``.
     """
-    plain = settings.model_dump(mode="json") | {"database_url": without_password(settings.database)}
+    plain = settings.model_dump(mode="json") | {
+        "database_url": without_password(settings.database),
+        "webhook_secret": "***" if settings.webhook_secret else "",
+        "webhook_urls": " ".join(endpoint.name for endpoint in endpoints_of(settings.webhook_urls)),
+    }
     return [
         {
             "name": name,
@@ -308,7 +350,8 @@ def _one_line(error: ValidationError) -> SettingInvalid:
     lines = []
     for fault in error.errors(include_url=False, include_context=False):
         name = str(fault["loc"][0]) if fault["loc"] else "settings"
-        given = "" if fault["type"] == "extra_forbidden" else f" (given: {fault['input']!r})"
+        is_told = fault["type"] != "extra_forbidden" and name not in PRIVATE
+        given = f" (given: {fault['input']!r})" if is_told else ""
         lines.append(f"{PREFIX}{name.upper()}: {fault['msg'][0].lower()}{fault['msg'][1:]}{given}")
     return SettingInvalid("; ".join(lines), settings=[line.split(":")[0] for line in lines])
 

@@ -35,8 +35,13 @@ class Slug(StrEnum):
     DATABASE_AWAY = "database_away"
     DATABASE_BACK = "database_back"
     REPLICA_ERROR = "replica_error"
+    HEARTBEAT_BROKE = "heartbeat_broke"
+    LOAD_BROKE = "version_load_broke"
     BATCH_FAILED = "batch_failed"
+    PROBE_FAILED = "probe_failed"
     REQUEST_FAILED = "request_failed"
+    FAST_REQUEST_FAILED = "fast_request_failed"
+    REQUEST_DONE = "request_done"
     SPOOL_FAILED = "spool_failed"
     LOOP_STUCK = "event_loop_stuck"
     DRAIN_GIVEN_UP = "drain_given_up"
@@ -145,6 +150,7 @@ STATES = {
         Declared("retrue_gate_result", "1 for the newest judged run's outcome.", ("model", "outcome"), unit=_YES),
         Declared("retrue_gate_value", "A clause's value there.", ("model", "clause"), unit="the clause's"),
         Declared("retrue_gate_threshold", "A clause's threshold there.", ("model", "clause"), unit="the clause's"),
+        Declared("retrue_webhook_deliveries", "Deliveries that wait, or were given up.", ("state",), unit="deliveries"),
         Declared("retrue_gate_outcome", "1 for the clause's outcome.", ("model", "clause", "outcome"), unit=_YES),
     )
 }
@@ -273,6 +279,7 @@ class Telemetry:
         self.run_seconds = times("retrue_run_seconds", "Duration of a run.", SLOW, "model")
         self.compilations = count("retrue_compilations", "Versions: proved, refused, unavailable.", "model", "outcome")
         self.promotions = count("retrue_promotions", "Swaps by outcome.", "model", "kind", "outcome")
+        self.webhooks = count("retrue_webhooks", "Tries to tell a webhook: delivered, failed, dead.", "outcome")
         self.swap_seconds = times("retrue_swap_seconds", "From a swap's request to its commit.", SLOW, "model")
         self.swap_mixed_seconds = times(
             "retrue_swap_mixed_seconds", "From a swap's commit until the last live worker serves it.", FAST, "model"

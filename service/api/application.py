@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from service.api import (
     problems,
     reads,
     reports,
+    webhooks,
     writes,
 )
 from service.api.access import Gate, Warden
@@ -32,10 +34,12 @@ from service.api.protocol import in_protocol
 from service.api.rates import Rates
 from service.api.routes import Methods
 from service.api.session import Sessions
+from service.api.trail import Trails
 from service.domain.errors import RetrueError
 from service.serving.worker import Worker
 from service.storage.database import Database
 from service.telemetry import Telemetry
+from service.traces import Traces
 
 __all__ = ["Application", "Parts", "create"]
 
@@ -55,6 +59,8 @@ class Parts:
     """How often one key may ask."""
     pages: Mapping[str, Methods] = field(default_factory=dict)
     """Addresses for people, with the right that each method asks for."""
+    traces: Traces | None = None
+    """Where spans go; None: nowhere."""
     intake: Intake = field(init=False)
     """Bodies that come in; made here."""
 
@@ -72,14 +78,23 @@ class Application(FastAPI):
     gate: Gate
     warden: Warden
     intake: Intake
+    trails: Trails
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        send = in_protocol(scope, send)
         endpoint = self.fast.way(scope)
         if endpoint is None:
-            await self.warden(scope, receive, send)
-            return
+            await self.trails.follow(scope, receive, send, self._ordinary)
+        elif self.trails.wants(scope):
+            await self.trails.follow(scope, receive, send, partial(self._fast, endpoint), is_fast=True)
+        else:
+            await self._fast(endpoint, scope, receive, send)
+
+    async def _ordinary(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.warden(scope, receive, in_protocol(scope, send))
+
+    async def _fast(self, endpoint: predict.Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        send = in_protocol(scope, send)
         try:
             self.gate.admit(scope)
         except RetrueError as error:
@@ -120,7 +135,7 @@ def create(parts: Parts) -> Application:
     app.state.is_degraded = lambda: parts.worker.replica.is_degraded
     routes = [*predict.routes(parts.worker, parts.intake), *infer.routes(parts.worker, parts.intake)]
     app.router.routes[:0] = routes
-    app.fast, app.intake = predict.Short(routes), parts.intake
+    app.fast, app.intake, app.trails = predict.Short(routes), parts.intake, Trails(parts.traces)
     keyring = parts.worker.replica.keyring
     app.gate = Gate(keyring, may_be_open=parts.may_be_open, rates=parts.rates)
     app.warden = Warden(
@@ -137,6 +152,7 @@ def create(parts: Parts) -> Application:
     app.include_router(writes.router(parts.database))
     app.include_router(decisions.router(parts.database))
     app.include_router(keys.router(parts.database))
+    app.include_router(webhooks.router(parts.database))
     docs.install(app)
     problems.install(app)
     openapi.install(app, parts.worker.slots)

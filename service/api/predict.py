@@ -101,7 +101,7 @@ class Endpoint(ABC):
             return
         except Exception as error:
             # No middleware stands around it that would answer for it.
-            log.exception(Slug.REQUEST_FAILED, extra={"facts": {"path": self.name, "error": type(error).__name__}})
+            log.exception(Slug.FAST_REQUEST_FAILED, extra={"facts": {"path": self.name, "error": type(error).__name__}})
             self._count(model, "failed")
             await internal()(scope, receive, send)
             return

@@ -11,18 +11,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Scope
 
 from service.domain import errors
 from service.domain.errors import RetrueError
 from service.telemetry import Slug
 
-__all__ = ["MEDIA_TYPE", "STATUS", "document", "install", "internal", "problem", "problem_of"]
+__all__ = ["MEDIA_TYPE", "STATUS", "document", "install", "internal", "named", "problem", "problem_of"]
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 AS_SAID = {"X-Content-Type-Options": "nosniff"}
 """A problem may repeat what somebody sent: no browser may take it for a page."""
+NAMED = ("model", "version", "run_id", "check_id", "switch")
 
 STATUS: dict[type[RetrueError], int] = {
     errors.UnknownModel: 404,
@@ -31,6 +33,7 @@ STATUS: dict[type[RetrueError], int] = {
     errors.UnknownCheck: 404,
     errors.UnknownPrediction: 404,
     errors.UnknownKey: 404,
+    errors.UnknownDelivery: 404,
     errors.NoKey: 401,
     errors.MalformedKey: 401,
     errors.WrongKey: 401,
@@ -158,13 +161,19 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error(Slug.REQUEST_FAILED, extra={"facts": {"path": _route(request)}}, exc_info=error)
+    log.error(Slug.REQUEST_FAILED, extra={"facts": {"path": _route(request), **named(request.scope)}}, exc_info=error)
     return internal()
 
 
 def internal() -> Response:
     """Return the problem for an error that nobody foresaw; what it was is the log's."""
     return problem(500, "something went wrong inside; the service's log says what", code="internal")
+
+
+def named(scope: Scope) -> dict[str, Any]:
+    """Return what the address names, for the log: model, version, run, check."""
+    found = scope.get("path_params") or {}
+    return {name.removesuffix("_id"): found[name] for name in NAMED if name in found}
 
 
 def _place(part: Any) -> str:

@@ -61,6 +61,8 @@ ROUTES: dict[str, Methods] = {
     "/v1/models/{model}/{switch:switch}": {"PUT": OPERATE, "DELETE": OPERATE},
     "/v1/predictions/{prediction_id}": {"GET": READ},
     "/v1/audit": {"GET": READ},
+    "/v1/webhooks/deliveries": {"GET": READ},
+    "/v1/webhooks/deliveries/{delivery_id}/resend": {"POST": OPERATE},
     "/v1/keys": {"GET": ADMINISTER, "POST": ADMINISTER},
     "/v1/keys/{key_id}": {"DELETE": ADMINISTER},
 }

@@ -22,7 +22,7 @@ from service.domain.probation import ProbationState
 from service.domain.run import ACTIVE, RunState
 from service.domain.situation import Situation
 from service.domain.version import VersionState
-from service.storage import alarms, champions, checks, leases, models, probations, replicas, tables, versions
+from service.storage import alarms, champions, checks, leases, models, outbox, probations, replicas, tables, versions
 from service.storage.champions import Champion, SwapKind
 from service.storage.checks import Check
 from service.storage.database import now
@@ -70,6 +70,8 @@ def samples(conn: Connection) -> Iterator[Sample]:
     yield from _of_runs(conn, [row.name for row in known])
     yield from _of_versions(conn, [row.name for row in known])
     yield from _of_swaps(conn, list(current))
+    for state, waiting in outbox.counts(conn).items():
+        yield "webhook_deliveries", (state.value,), float(waiting)
 
 
 def _of_policies(row: ModelRow) -> Iterator[Sample]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from service.domain.policy import Retrain
 from service.domain.run import RunState
-from service.storage import audit, champions, models, runs, tables
+from service.storage import audit, champions, models, notices, runs, tables
 from service.storage.models import ModelRow
 from service.storage.runs import Run
 
@@ -69,6 +69,7 @@ def settle(conn: Connection, row: ModelRow, *, at: datetime) -> None:
             value = {"run": last.id, "failures": count}
             models.set_switch(conn, row.name, BREAKER, value=value, actor=ACTOR, reason=reason, at=at)
             _note(conn, "breaker_set", row.name, reason, at=at)
+            notices.breaker_opened(conn, row.name, run_id=last.id, failures=count, reason=reason, at=at)
         return
     promoted = _promoted_at(conn, row.name)
     if promoted is not None and promoted > switch.at:

@@ -14,6 +14,7 @@ from service.control.files import fingerprint, record
 from service.control.leader import RENEW_S, Leader, Term
 from service.control.memory import peak_bytes
 from service.control.monitor import Monitor
+from service.control.outbox import Outbox, Webhooks
 from service.control.probation import Probations
 from service.control.processes import Job, Processes, Surroundings
 from service.control.promotion import advance
@@ -23,6 +24,7 @@ from service.control.settling import Settling
 from service.control.tasks import FilesTask
 from service.control.tick import Oddity, Tick
 from service.control.tidy import Tidy
+from service.control.traced import trace_check, trace_run
 from service.control.verdict import Judged
 from service.domain.errors import LeaseLost, RetrueError
 from service.domain.run import RunState, Trigger
@@ -33,6 +35,7 @@ from service.storage.database import Database
 from service.storage.lake import Lake
 from service.storage.models import ModelRow
 from service.storage.runs import Run
+from service.traces import Traces
 
 __all__ = ["Controller", "Place"]
 
@@ -44,6 +47,8 @@ SILENT_S = 60.0
 FILES_S = 1.0
 """Model files are looked at so often."""
 FILES_DEADLINE_S = 120.0
+STUCK_S = 120.0
+"""No look takes so long, whatever hangs: the database is given up far earlier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,7 @@ class Place:
     silent_s: float = TRAINER_SILENT_S
     compiles: bool = True
     surroundings: Surroundings = field(default_factory=Surroundings)
+    webhooks: Webhooks = field(default_factory=Webhooks)
 
 
 class Controller:
@@ -78,9 +84,13 @@ class Controller:
         Opened on the same URL.
     telemetry
         Where events are counted.
+    traces
+        Where spans of checks and runs go; None: nowhere.
     """
 
-    def __init__(self, place: Place, database: Database, telemetry: Any) -> None:
+    def __init__(self, place: Place, database: Database, telemetry: Any, *, traces: Traces | None = None) -> None:
+        self._traces = traces
+        self._looked_at = time.monotonic()
         self._place = place
         self._database = database
         self._telemetry = telemetry
@@ -122,6 +132,11 @@ class Controller:
         self._broom = Tidy(self._store, lake)
         self._probations = Probations(counted=self._watched)
         self._settling = Settling(settled=self._settled, late=lambda model: telemetry.swaps_late.labels(model).inc())
+        self._outbox = Outbox(
+            place.webhooks,
+            term=lambda: self.leader.term,
+            counted=lambda outcome: telemetry.webhooks.labels(outcome).inc(),
+        )
         self._term: Term | None = None
         self._files_seen: object = None
         self._files_at = 0.0
@@ -135,11 +150,13 @@ class Controller:
         self._tick.add("lead", self._lead, every_s=RENEW_S)
         self._tick.add("tidy", self._tidy, every_s=TIDY_S)
         self._tick.start()
+        self._outbox.start()
 
     def stop(self) -> None:
         """End: trainers are sent away, their runs wait for the next leader, and the lease is given back."""
         self._stopping = True
         self._tick.stop()
+        self._outbox.stop()
         with self._lock:
             self._processes.stop_all()
             term = self.leader.term
@@ -150,8 +167,13 @@ class Controller:
                     log.warning("runs_not_released", extra=facts(why=error.detail))
             self.leader.resign()
 
+    def is_alive(self) -> bool:
+        """Return whether it looks, be it the leader or not."""
+        return time.monotonic() - self._looked_at < STUCK_S
+
     def look(self) -> None:
         """Look once at everything that may be due."""
+        self._looked_at = time.monotonic()
         with self._lock:
             term = self.leader.term
             self._telemetry.leader.set(term is not None)
@@ -172,6 +194,7 @@ class Controller:
                 self._retraining.look,
                 self._swap,
                 self._settling.look,
+                self._outbox.look,
             ):
                 if not self._stopping:
                     self._guarded(part, term, known)
@@ -185,7 +208,7 @@ class Controller:
         try:
             part(term, known)
         except LeaseLost as error:
-            log.warning("lease_lost", extra=facts(why=error.detail))
+            log.warning("look_outdated", extra=facts(why=error.detail))
             self._lose()
             self._telemetry.ticks.labels(outcome="error").inc()
         except RetrueError as error:
@@ -291,6 +314,8 @@ class Controller:
         self._telemetry.decisions.labels(model=check.model, code=judged.decision.code).inc()
         if judged.alarmed:
             self._telemetry.drift_alarms.labels(model=check.model).inc()
+        if self._traces is not None:
+            trace_check(self._traces, check)
         log.info(
             "check_done",
             extra=facts(
@@ -320,6 +345,9 @@ class Controller:
         if run.finished_at is not None:
             spent = (run.finished_at - run.requested_at).total_seconds()
             self._telemetry.run_seconds.labels(model=run.model).observe(spent)
+        if self._traces is not None:
+            with self._database.read() as conn:
+                trace_run(self._traces, run, runs.events(conn, run.id))
         level = logging.ERROR if run.state in {RunState.FAILED, RunState.TIMED_OUT} else logging.INFO
         log.log(
             level,
@@ -334,6 +362,7 @@ class Controller:
         if term is not None:
             with term.write() as conn:
                 replicas.forget(conn, SILENT_S)
+            self._outbox.tidy(term)
             self._broom.look(term)
 
     def _odd(self, name: str, what: Oddity) -> None:

@@ -23,7 +23,7 @@ from service.domain.probation import Evidence, Health, Outcome, ProbationState, 
 from service.domain.run import AUTOMATIC, RunState
 from service.domain.version import VersionState
 from service.journal import facts
-from service.storage import audit, champions, models, probations, replicas, runs, versions
+from service.storage import audit, champions, models, notices, probations, replicas, runs, versions
 from service.storage.champions import Champion
 from service.storage.checks import Check
 from service.storage.models import ModelRow
@@ -198,6 +198,7 @@ class Probations:
     def _tell_pinned(
         self, term: Term, conn: Connection, row: ProbationRow, evidence: Evidence, outcome: Outcome
     ) -> None:
+        at = term.database.now(conn)
         probations.note(conn, row, code=outcome.code, reason=outcome.reason, evidence=evidence.to_json())
         audit.append(
             conn,
@@ -207,8 +208,9 @@ class Probations:
             subject=f"generation {row.generation}",
             reason=f"{outcome.reason}; the champion is pinned, so it stays",
             facts={"version": row.version, "code": outcome.code},
-            at=term.database.now(conn),
+            at=at,
         )
+        notices.probation_failed(conn, row, outcome="pinned", code=outcome.code, reason=outcome.reason, at=at)
         log.error(
             "probation_breach_pinned",
             extra=facts(model=row.model, version=row.version, code=outcome.code, why=outcome.reason),

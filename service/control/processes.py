@@ -20,7 +20,7 @@ from multiprocessing import connection, forkserver
 from typing import Any, Literal
 
 from service.control.memory import bound, peak_bytes
-from service.journal import facts, set_up
+from service.journal import bind, facts, set_up
 
 __all__ = ["Exit", "Job", "Kind", "Peak", "Processes", "Surroundings"]
 
@@ -240,7 +240,7 @@ class Processes:
             return
         finally:
             writing.close()
-        log.debug("child_started", extra=facts(kind=job.kind, key=job.key, pid=job.process.pid))
+        log.debug("job_started", extra=facts(kind=job.kind, key=job.key, pid=job.process.pid))
         if job.asked_to_leave is not None:
             job.kill()
         with suppress(EOFError, OSError), reading:
@@ -267,6 +267,7 @@ def _enter(kind: Kind, target: str, task: Any, pipe: connection.Connection, arou
     _yield_to_servers(kind, around)
     role = {"train": "trainer", "check": "checker", "files": "files"}[kind]
     set_up(role, level=around.log_level, style=around.log_format)
+    bind(**_names(task))
     module, _, function = target.partition(":")
     try:
         getattr(importlib.import_module(module), function)(task, pipe.send)
@@ -274,6 +275,12 @@ def _enter(kind: Kind, target: str, task: Any, pipe: connection.Connection, arou
         with suppress(OSError, MemoryError):
             pipe.send(Peak(peak_bytes()))
         pipe.close()
+
+
+def _names(task: Any) -> dict[str, Any]:
+    """Return what each of the child's lines shall name."""
+    known = {"run": "run_id", "check": "check_id", "model": "model"}
+    return {name: getattr(task, field) for name, field in known.items() if hasattr(task, field)}
 
 
 def _yield_to_servers(kind: Kind, around: Surroundings) -> None:

@@ -106,7 +106,7 @@ def propose(term: Term, run: Run) -> None:
             )
         except Conflict as error:
             # An operator's swap goes first; the run waits for it.
-            log.info("promotion_waits", extra=facts(run=run.id, model=run.model, why=error.detail))
+            log.info("promotion_behind_another", extra=facts(run=run.id, model=run.model, why=error.detail))
 
 
 def resume(term: Term, run: Run) -> None:
@@ -235,7 +235,7 @@ def _stands(term: Term, swap: Swap, watermark: Callable[[str], datetime | None] 
     try:
         newest = watermark(swap.model) if watermark is not None else None
     except LakeUnavailable as error:
-        log.warning("watermark_unknown", extra=facts(model=swap.model, why=error.detail))
+        log.warning("promotion_undated", extra=facts(model=swap.model, why=error.detail))
         newest = None
     with term.database.read() as conn:
         check = checks.latest_done(conn, swap.model)

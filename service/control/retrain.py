@@ -321,7 +321,8 @@ class Retraining:
             conn, run, setback, why=why, actor=ACTOR, at=at, token=token, first_pause=self._work.first_pause
         )
         log.warning(
-            "run_set_back", extra=facts(run=run.id, model=run.model, code=setback.value, state=moved.state, why=why)
+            "run_set_back_by_leader",
+            extra=facts(run=run.id, model=run.model, code=setback.value, state=moved.state, why=why),
         )
 
     def _send_away(self, unfinished: list[Run]) -> None:
@@ -340,7 +341,7 @@ class Retraining:
         runs.transition(
             conn, run.id, after, actor=ACTOR, reason=reason, at=term.database.now(conn), token=term.token, **columns
         )
-        log.info("run_moved", extra=facts(run=run.id, model=run.model, state=after.value, why=reason))
+        log.info("run_moved_by_leader", extra=facts(run=run.id, model=run.model, state=after.value, why=reason))
 
     def _notice_ends(self, term: Term, unfinished: list[Run], known: Mapping[str, ModelRow]) -> None:
         now = {run.id: run.state for run in unfinished}

@@ -76,7 +76,7 @@ def train(task: TrainTask, send: Callable[[Any], None]) -> None:
         log.warning("trainer_left", extra=facts(run=task.run_id, code=error.code, why=error.detail))
         sys.exit(Exit.LEASE_LOST)
     except DatabaseUnavailable as error:
-        log.error("trainer_left", extra=facts(run=task.run_id, code=error.code, why=error.detail))  # noqa: TRY400
+        log.error("trainer_gave_up", extra=facts(run=task.run_id, code=error.code, why=error.detail))  # noqa: TRY400
         sys.exit(Exit.UNAVAILABLE)
     except SystemExit:
         raise

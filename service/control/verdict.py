@@ -17,7 +17,7 @@ from service.domain.policy import Drift, Quality, Retrain
 from service.domain.reading import read
 from service.domain.run import Trigger
 from service.domain.situation import Situation
-from service.storage import alarms, audit, champions, checks, models, runs, versions
+from service.storage import alarms, audit, champions, checks, models, notices, runs, versions
 from service.storage.checks import Check
 from service.storage.models import ModelRow
 
@@ -64,7 +64,7 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         labels_since_drift=saw.labels_since_drift,
     )
     decision = decide(policy, situation)
-    _quarantine(conn, check, saw.examination, past, clean_windows=clean_windows, at=at)
+    is_broken_anew = _quarantine(conn, check, saw.examination, past, clean_windows=clean_windows, at=at)
     note_comparison(conn, check, saw)
     run_id = None
     if decision.action is Action.RETRAIN:
@@ -89,7 +89,12 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         peak_bytes=saw.peak_bytes,
         seconds={"examined": saw.seconds, "in_all": round((at - check.requested_at).total_seconds(), 3)},
     )
-    return Judged(check=done, examination=saw.examination, decision=decision, alarmed=_alarmed(conn, done))
+    alarmed = _alarmed(conn, done)
+    if alarmed:
+        notices.drift_confirmed(conn, done, at=at)
+    if is_broken_anew:
+        notices.data_quarantined(conn, done, at=at)
+    return Judged(check=done, examination=saw.examination, decision=decision, alarmed=alarmed)
 
 
 def _alarmed(conn: Connection, check: Check) -> bool:
@@ -143,7 +148,8 @@ def _queue(
 
 def _quarantine(
     conn: Connection, check: Check, examination: Examination, past: Past, *, clean_windows: int, at: datetime
-) -> None:
+) -> bool:
+    """Set or clear the switch; return whether it is newly set."""
     is_set = QUARANTINE in past.switches
     if examination.verdict is Verdict.QUARANTINED:
         models.set_switch(
@@ -154,15 +160,17 @@ def _quarantine(
         models.clear_switch(conn, check.model, QUARANTINE)
         action = "quarantine_cleared"
     else:
-        return
-    if not (is_set and action == "quarantine_set"):
-        audit.append(
-            conn,
-            actor=ACTOR,
-            action=action,
-            model=check.model,
-            subject=f"check {check.id}",
-            reason=examination.reason,
-            facts={},
-            at=at,
-        )
+        return False
+    if is_set and action == "quarantine_set":
+        return False
+    audit.append(
+        conn,
+        actor=ACTOR,
+        action=action,
+        model=check.model,
+        subject=f"check {check.id}",
+        reason=examination.reason,
+        facts={},
+        at=at,
+    )
+    return action == "quarantine_set"

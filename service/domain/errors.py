@@ -5,7 +5,7 @@
     RetrueError(detail, **facts)      code: a stable slug, also the log and metric label
     ├─ CallerError                    the caller can mend it
     │   ├─ NotFound                   UnknownModel · UnknownVersion · UnknownRun · UnknownCheck · UnknownPrediction
-    │   │                             UnknownKey
+    │   │                             UnknownKey · UnknownDelivery
     │   ├─ InvalidRequest             the body is not what the protocol asks for (BodyTooLarge among them)
     │   ├─ InvalidRows                well-formed, but rows break the model's schema
     │   ├─ NoAccess                   NoKey · MalformedKey · WrongKey · ExpiredKey · RevokedKey · NotPermitted
@@ -61,6 +61,7 @@ __all__ = [
     "TooManyRequests",
     "TrainingFailed",
     "UnknownCheck",
+    "UnknownDelivery",
     "UnknownKey",
     "UnknownModel",
     "UnknownPrediction",
@@ -129,6 +130,12 @@ class UnknownPrediction(NotFound):
     """No recorded prediction has that id."""
 
     code = "unknown-prediction"
+
+
+class UnknownDelivery(NotFound):
+    """No webhook delivery has that id."""
+
+    code = "unknown-delivery"
 
 
 class UnknownKey(NotFound):

@@ -126,7 +126,7 @@ class Loader:
         except ArtifactInvalid as error:
             outcome = error
         except Exception as error:
-            log.exception(Slug.REPLICA_ERROR, extra={"facts": {"model": job.row.model, "version": job.row.version}})
+            log.exception(Slug.LOAD_BROKE, extra={"facts": {"model": job.row.model, "version": job.row.version}})
             outcome = _broken(job.row, error)
         job.taken_s = self._monotonic() - began
         job.outcome = outcome

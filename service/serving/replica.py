@@ -223,7 +223,7 @@ class Replica:
             except DatabaseUnavailable:
                 continue  # the other thread sees it too, and tells
             except Exception:
-                log.exception(Slug.REPLICA_ERROR, extra={"facts": {"worker": self._index}})
+                log.exception(Slug.HEARTBEAT_BROKE, extra={"facts": {"worker": self._index}})
 
     def _beat(self) -> None:
         with self._beating, self._database.write() as conn:

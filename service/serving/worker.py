@@ -202,7 +202,7 @@ class Worker:
             async with asyncio.timeout(PROBE_S):
                 answered = await self.predict(bundle, one, is_recorded=False)
         except Exception as error:  # noqa: BLE001  whatever it is, the model does not answer
-            log.warning(Slug.BATCH_FAILED, extra={"facts": {"model": bundle.model, "error": type(error).__name__}})
+            log.warning(Slug.PROBE_FAILED, extra={"facts": {"model": bundle.model, "error": type(error).__name__}})
             return "does not answer"
         return {"version": answered.bundle.version, "generation": answered.bundle.generation}
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select, update
 
 from service.domain.errors import Conflict, GenerationMismatch, NotAllowedNow
 from service.domain.version import VersionState
-from service.storage import audit, versions
+from service.storage import audit, notices, versions
 from service.storage.database import insert_new
 from service.storage.ids import new_id
 from service.storage.tables import champions, swaps
@@ -164,6 +164,7 @@ def swap(
         },
         at=at,
     )
+    notices.champion_changed(conn, after, is_rollback=kind == "rollback", run_id=run_id, at=at)
     return after
 
 

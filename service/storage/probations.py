@@ -10,7 +10,7 @@ from service.domain.errors import Conflict, NotAllowedNow
 from service.domain.probation import ProbationState
 from service.domain.run import RunState
 from service.domain.version import VersionState
-from service.storage import audit, champions, runs, versions
+from service.storage import audit, champions, notices, runs, versions
 from service.storage.database import insert_new
 from service.storage.tables import probations
 
@@ -29,6 +29,10 @@ __all__ = [
     "open_of",
     "rollback_targets",
 ]
+
+
+NO_TARGET = "no_target"
+"""Code of a champion that disappointed and serves on, for no version is left to go back to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +182,9 @@ def end(
         msg = "that probation has ended already"
         raise NotAllowedNow(msg, model=row.model, generation=row.generation)
     _audit(conn, row, f"probation_{state.value}", reason, actor=actor, at=at, code=code, run=row.run_id)
+    if state is ProbationState.ROLLED_BACK or code == NO_TARGET:
+        outcome = "rolled_back" if state is ProbationState.ROLLED_BACK else NO_TARGET
+        notices.probation_failed(conn, row, outcome=outcome, code=code, reason=reason, at=at)
     if row.run_id is not None:
         end_run(
             conn, row.run_id, run_state, code=code, reason=reason, actor=actor, at=at, event_time=event_time,

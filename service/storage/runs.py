@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import Conflict, LeaseLost, NotAllowedNow, RunInProgress, UnknownRun
 from service.domain.run import ACTIVE, TERMINAL, RunState, Trigger, may_follow
+from service.storage import notices
 from service.storage.database import insert_new
 from service.storage.ids import new_id
 from service.storage.tables import run_events, runs
@@ -193,7 +194,9 @@ def transition(
         raise _in_progress(conn, row.model) from error
     code = columns.get("code")
     _record(conn, run_id, at=at, before=before, after=after, actor=actor, reason=reason, token=token, code=code)
-    return get(conn, run_id)
+    moved = get(conn, run_id)
+    notices.run_moved(conn, moved, at=at)
+    return moved
 
 
 def heartbeat(conn: Connection, run_id: str, *, at: datetime, token: int | None = None) -> None:

@@ -9,11 +9,13 @@ __all__ = [
     "audit_head",
     "champions",
     "checks",
+    "deliveries",
     "holdout_uses",
     "keys",
     "leases",
     "metadata",
     "models",
+    "notices",
     "probations",
     "replica_models",
     "replicas",
@@ -308,6 +310,37 @@ sessions = Table(
     Column("key_id", String(8), ForeignKey("keys.id"), nullable=False),  # it ends with its key
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", String(36), primary_key=True),  # the event's id, the same each time that it is told
+    Column("kind", String(48), nullable=False),
+    Column("model", String(63), nullable=False),
+    Column("subject", Text, nullable=False),  # the address of what it is about
+    Column("at", Moment, nullable=False),
+    Column("data", Json, nullable=False),
+    Column("spread", Boolean, nullable=False),  # whether it has its deliveries
+    Index("notices_to_spread", "at", sqlite_where=text("NOT spread"), postgresql_where=text("NOT spread")),
+    Index("ix_notices_at", "at"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("notice_id", String(36), ForeignKey("notices.id"), nullable=False),
+    Column("endpoint", Text, nullable=False),  # host and digest: the address may hold a token
+    Column("state", String(16), nullable=False),  # waiting | delivered | dead
+    Column("tries", Integer, nullable=False),
+    Column("next_at", Moment, nullable=False),
+    Column("tried_at", Moment, nullable=True),
+    Column("status", Integer, nullable=True),  # what it answered last
+    Column("error", Text, nullable=True),
+    Column("ended_at", Moment, nullable=True),
+    Index("one_delivery_per_endpoint", "notice_id", "endpoint", unique=True),
+    Index("ix_deliveries_state_next_at", "state", "next_at"),
 )
 
 leases = Table(

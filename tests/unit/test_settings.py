@@ -108,8 +108,8 @@ def test_a_usable_home_gets_its_folders(tmp_path: Path) -> None:
 
 
 def test_a_password_is_never_shown() -> None:
-    settings = load(environ={"RETRUE_DATABASE_URL": "postgresql://me:secret@db/x"}, env_file=NO_FILE)
-    assert "secret" not in str(explain(settings))
+    settings = load(environ={"RETRUE_DATABASE_URL": "postgresql://me:hunter2@db/x"}, env_file=NO_FILE)
+    assert "hunter2" not in str(explain(settings))
     assert without_password(settings.database) == "postgresql://me:***@db/x"
 
 
@@ -129,3 +129,25 @@ def test_a_password_is_never_shown() -> None:
 )
 def test_a_loopback_address_is_told_from_one_that_others_reach(host: str, expected: bool) -> None:
     assert load(environ={}, env_file=NO_FILE, host=host).is_loopback == expected
+
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def test_webhooks_need_a_secret_and_what_they_are_set_to_is_never_shown() -> None:
+    given = {"RETRUE_WEBHOOK_URLS": "https://hooks.example/T0/hunter2", "RETRUE_WEBHOOK_SECRET": SECRET}
+    settings = load(environ=given, env_file=NO_FILE)
+    for shown in (str(explain(settings)), repr(settings), str(settings)):
+        assert SECRET not in shown
+        assert "hunter2" not in shown
+    shown = {row["name"]: row["value"] for row in explain(settings)}["webhook_urls"]
+    assert shown.startswith("https://hooks.example#")
+    for environ in (
+        {"RETRUE_WEBHOOK_URLS": given["RETRUE_WEBHOOK_URLS"]},
+        {**given, "RETRUE_WEBHOOK_SECRET": "whsec_hunter2"},
+        {**given, "RETRUE_WEBHOOK_URLS": "hooks.example/hunter2"},
+    ):
+        with pytest.raises(SettingInvalid, match="RETRUE_WEBHOOK_") as caught:
+            load(environ=environ, env_file=NO_FILE)
+        assert "hunter2" not in str(caught.value.detail)
+        assert SECRET not in str(caught.value.detail)
