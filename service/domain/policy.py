@@ -168,7 +168,8 @@ class Drift:
     min_rows: Annotated[int, Field(ge=20)] = 100
     """A window with fewer rows gets the verdict `insufficient`."""
     sample: Annotated[int, Field(ge=500)] = 20_000
-    """At most so many rows a side are compared. With 20,000 a Wasserstein distance is off by 0.006 deviations."""
+    """At most so many rows a side are compared. With 20,000 of 200,000 a distance is off by 0.007 (median),
+    0.03 at most: `bench/decisions.py --part cost`."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -189,7 +190,8 @@ class Retrain:
     """After a run that promoted nothing, none is started for so long."""
     backoff: Annotated[float, Field(ge=1, le=10)] = 2.0
     """By this factor that pause grows with each further rejection in a row for the same cause, as long as nothing new
-    is known: another cause, or a loss that has risen further, waits only for `retry`. 1: it never grows."""
+    is known: another cause, or a loss that has risen further, waits only for `retry`, and so does a loss that lies five
+    times as far above the reference as is tolerated. 1: it never grows."""
     retry_cap: DurationText = "28d"
     """The longest that it grows."""
     cooldown_cap: DurationText = "56d"

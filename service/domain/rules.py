@@ -16,6 +16,11 @@ from service.domain.situation import Situation
 __all__ = ["Rule", "causes", "guard", "is_tripped", "obstacles", "retry_of"]
 
 
+_SEVERE = 5.0
+"""A loss so many times as far above the reference as is tolerated waits for `retry` alone. A world that turned round in
+the middle of the rows that were fitted on let two runs be turned down; the third would have waited for four weeks."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """One rule, applied to one situation."""
@@ -192,8 +197,13 @@ def _retry(policy: Retrain, s: Situation, trigger: Trigger) -> Rule:
 def _news(policy: Retrain, s: Situation, trigger: Trigger) -> str | None:
     """Return what is known now that was not when the last run was turned down; None if nothing is.
 
-    A pause grows because the same question was answered with no again and again. Another question is not that one.
+    A pause grows because the same question was answered with no again and again. Another question is not that one. And
+    a champion that has become useless is asked about each time: what was too new to learn from is older a week later.
     """
+    if trigger is Trigger.PERFORMANCE and s.loss is not None and s.reference_loss:
+        rise = s.loss / s.reference_loss - 1
+        if rise > _SEVERE * policy.degradation:
+            return f"a loss {rise:.0%} above the reference costs more than a run"
     if s.rejected_trigger is None:
         return None
     if trigger is not s.rejected_trigger and trigger is not Trigger.AGE:  # that a champion grows old is no news

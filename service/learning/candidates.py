@@ -175,12 +175,11 @@ def fit_candidates(
     table: list[Candidate] = []
     end = past[EVENT_TIME].iloc[-1].to_pydatetime()
     windows = spec.training.windows
-    takes_weights = weight_parameter(spec.build()) is not None
     for position, window in enumerate(windows):
         progress("training", position, len(windows), f"fitting on {window}")
         history = parse_history(window)
         rows = between(past, after=history.start(end), until=None)
-        half_life = history.half_life if takes_weights else None
+        half_life = history.half_life if history.half_life and weight_parameter(spec.build()) else None
         line = _line(window, rows, half_life)
         unweighted = "the estimator takes no weights: " if history.half_life != half_life else ""
         line = replace(line, note=f"{unweighted}fitted without" if unweighted else "")

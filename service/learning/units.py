@@ -54,6 +54,9 @@ _AT_HOME = 0.2
 _SHARE = 0.03
 """Share of the rows that may be beyond all reach."""
 
+_COUNT = 8
+"""Fewer rows there say nothing of what lies between."""
+
 _BETWEEN = 0.25
 """...and so many as a share of these lie between there and the reference's range where it is the world that leaps: a
 price that spikes passes through what lies between, another unit does not."""
@@ -111,9 +114,10 @@ def beyond(feature: Feature, before: Array, values: Array) -> list[Finding]:
     reach = _REACH * (high - low)
     if reach <= 0:
         return []
-    share = float(((values < low - reach) | (values > high + reach)).mean())
+    far = (values < low - reach) | (values > high + reach)
+    share = float(far.mean())
     at_home = float(((values >= low) & (values <= high)).mean())
-    if share <= _SHARE or at_home < _AT_HOME or 1 - at_home - share >= _BETWEEN * share:
+    if share <= _SHARE or far.sum() < _COUNT or at_home < _AT_HOME or 1 - at_home - share >= _BETWEEN * share:
         return []
     words = (
         f"{feature.name} lies beyond [{low - reach:.4g}, {high + reach:.4g}], far outside all that the reference held, "

@@ -206,7 +206,7 @@ def test_estimates_count_in_a_row_over_stored_checks(service: Service) -> None:
 
 def test_rejections_on_the_same_loss_wait_longer_and_a_further_rise_does_not(service: Service) -> None:
     codes = []
-    for loss in (0.5, 0.5, 0.5, 0.5, 0.54, 0.56):
+    for loss in (0.26, 0.26, 0.26, 0.26, 0.28, 0.29):
         judged = service.check(loss=loss)
         codes.append(judged.decision.code)
         if judged.check.run_id is not None:

@@ -10,7 +10,7 @@ import pytest
 from service.domain.check import Estimate, Verdict
 from service.domain.decision import Action, Situation, decide, retry_of
 from service.domain.policy import Retrain
-from service.domain.rules import causes, guard, obstacles
+from service.domain.rules import Rule, causes, guard, obstacles
 from service.domain.run import Trigger
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -144,24 +144,37 @@ def test_the_pause_after_rejections_doubles_up_to_the_cap() -> None:
 
 
 def _turned_down(*, days: int, **changes: Any) -> Situation:
-    told = {"rejected_in_a_row": 3, "rejected_trigger": Trigger.PERFORMANCE, "rejected_loss": 0.2}
+    told = {"loss": 0.14, "rejected_in_a_row": 3, "rejected_trigger": Trigger.PERFORMANCE, "rejected_loss": 0.13}
     return _situation(**(WORSE | told | {"last_run_ended": NOW - timedelta(days=days)} | changes))
+
+
+def _obstacles_of(situation: Situation) -> tuple[Rule, ...]:
+    return obstacles(Retrain(), situation, Trigger.PERFORMANCE)
 
 
 def test_the_same_question_waits_for_the_grown_pause_and_a_new_one_does_not() -> None:
     assert decide(Retrain(), _turned_down(days=27)).code == "cooldown"
     assert "grown by 3" in decide(Retrain(), _turned_down(days=27)).reason
     assert decide(Retrain(), _turned_down(days=28)).code == "performance"
-    for news in ({"loss": 0.2201}, {"rejected_trigger": Trigger.AGE}):
+    for news in ({"loss": 0.1431}, {"rejected_trigger": Trigger.AGE}):
         assert decide(Retrain(), _turned_down(days=7, **news)).code == "performance", news
         assert decide(Retrain(), _turned_down(days=6, **news)).code == "cooldown", news
-    assert decide(Retrain(), _turned_down(days=7, loss=0.2199)).code == "cooldown"
+    assert decide(Retrain(), _turned_down(days=7, loss=0.1429)).code == "cooldown"
     old = {"degraded_in_a_row": 0, "promoted_at": NOW - timedelta(days=99), "rejected_trigger": Trigger.PERFORMANCE}
     assert decide(Retrain(), _turned_down(days=7, **old)).code == "cooldown", "that a champion grows old is no news"
 
 
+def test_a_champion_that_has_become_useless_is_asked_about_each_time_however_often_runs_were_turned_down() -> None:
+    for loss, code in ((0.149, "cooldown"), (0.151, "performance"), (0.9, "performance")):
+        useless = _turned_down(days=7, loss=loss, rejected_loss=loss, rejected_in_a_row=9)
+        assert decide(Retrain(), useless).code == code, loss
+        assert decide(Retrain(), replace(useless, last_run_ended=NOW - timedelta(days=6))).code == "cooldown"
+    reasons = [rule.reason for rule in _obstacles_of(_turned_down(days=7, loss=0.9, rejected_loss=0.9))]
+    assert "800% above the reference costs more than a run" in str(reasons)
+
+
 def test_a_run_that_broke_is_no_answer_so_nothing_is_new_after_it() -> None:
-    broke = _turned_down(days=7, rejected_trigger=None, rejected_loss=None, loss=9.0)
+    broke = _turned_down(days=7, rejected_trigger=None, rejected_loss=None)
     assert decide(Retrain(), broke).code == "cooldown"
 
 

@@ -70,7 +70,7 @@ def was(past: list[PastCheck]) -> str:
     return "".join({Action.NONE: ".", Action.SUGGEST: "s", Action.RETRAIN: "R"}[one.decision.action] for one in past)
 
 
-LOSSES = [0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]
+LOSSES = [0.1, 0.14, 0.14, 0.14, 0.14, 0.14, 0.14, 0.14, 0.14, 0.14, 0.14, 0.14]
 EVERY_WEEK = Retrain(backoff=1, max_age=None)
 
 

@@ -54,6 +54,24 @@ def judged(window: pd.DataFrame, calibration: Calibration | None = CALIBRATION, 
     return compare(SCHEMA, policy, reference=REFERENCE, window=window, calibration=calibration)[1]
 
 
+def test_a_column_at_its_threshold_brings_the_family_to_its_limit_whatever_its_weight() -> None:
+    weighted = calibrate(SCHEMA, POLICY, REFERENCE, {"price": 1.0, "load": 0.1})
+    for limit in (2.0, 3.5):
+        for column in weighted.columns.values():
+            assert column.score(column.threshold(limit)) == pytest.approx(limit)
+    assert weighted.columns["load"].threshold(3.0) > CALIBRATION.columns["load"].threshold(3.0)
+    assert weighted.columns["price"].threshold(3.0) < CALIBRATION.columns["price"].threshold(3.0)
+
+
+def test_an_odd_window_does_not_widen_its_own_yardstick() -> None:
+    """Among its own, the oddest of n windows can lie no further out than (n - 1) / √n deviations."""
+    odd = REFERENCE.copy()
+    odd.loc[30 * WINDOW : 31 * WINDOW - 1, "load"] += 50
+    found = calibrate(SCHEMA, POLICY, odd, {"load": 1.0, "price": 1.0})
+    n = len(found.statistics)
+    assert max(found.statistics) > 2 * (n - 1) / np.sqrt(n)
+
+
 def test_the_fast_distances_are_evidently_s_numbers() -> None:
     random = np.random.default_rng(3)
     compared = 0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from service.domain.duration import parse_window
 from service.domain.spec import Feature, Schema
 from service.learning.detector import LEVEL, change
-from service.learning.losses import blocks_of, by_words
+from service.learning.losses import Blocks, blocks_of, by_words
 from service.learning.performance import realised
 
 PER_DAY, HOLDOUT, WINDOW, GAP = 24, 14, 7, 3
@@ -44,6 +44,21 @@ def test_sound_windows_are_called_worse_no_more_often_than_the_level_says(rho: f
     runs = 100
     chance = 1.96 * np.sqrt(LEVEL * (1 - LEVEL) / runs)  # of the binomial
     assert _alarms(rho, runs, np.zeros) <= LEVEL + chance
+
+
+def test_days_that_follow_one_another_raise_the_threshold() -> None:
+    """The same days in another order: only that a hard day comes after a hard day makes the difference."""
+    random = np.random.default_rng(7)
+    days = _autoregressive(random, 0.8, 1, 42)[0]
+
+    def threshold(losses: NDArray[np.float64]) -> float:
+        holdout = {"by": DAYS, "means": losses.tolist(), "rows": [24] * len(losses)}
+        now = {"by": DAYS, "means": losses[-7:].tolist(), "rows": [24] * 7}
+        found = change(holdout, Blocks.from_json(now)).threshold
+        assert found is not None
+        return found
+
+    assert threshold(days) > 1.2 * threshold(random.permutation(days))
 
 
 def test_a_rise_is_found_at_once_and_also_when_it_came_in_the_middle_of_the_window() -> None:

@@ -130,6 +130,18 @@ def test_an_estimate_holds_on_known_ground_and_not_when_half_of_the_window_lies_
     assert (half.valid, half.worse) == (False, False)
 
 
+def test_a_window_that_looks_like_a_few_rows_of_the_reference_only_is_not_estimated_from_them() -> None:
+    reference = _world(9, 4000)
+    narrow = reference[reference["a"] > reference["a"].quantile(0.98)]
+    window = pd.concat([narrow] * 10, ignore_index=True).assign(event_time=_world(3, 10 * len(narrow))["event_time"])
+    found = support(CLASSES, reference=reference, window=window, seed=0)
+    assert found.covered > 0.7
+    assert found.effective < 0.1
+    estimate = _of("accuracy", _world(1, 1000), window, reference=reference)
+    assert not estimate.valid
+    assert "effective sample size is" in estimate.reason
+
+
 def test_scores_that_calibration_cannot_mend_make_the_estimate_invalid() -> None:
     """In the first half of the holdout the scores mean one thing, in the second half another."""
     holdout = _world(1, 1008)

@@ -235,6 +235,16 @@ def test_days_hotter_than_any_before_are_no_sentinel() -> None:
     assert _names(hot, reference=reference) == [("sentinel", "change")]
 
 
+def test_a_price_that_spikes_passes_through_what_lies_between_and_another_unit_does_not() -> None:
+    reach = float(REFERENCE["change"].max() - REFERENCE["change"].min())
+    spikes = np.where(
+        WINDOW.index % 8 == 0, np.random.default_rng(4).uniform(0.5, 5, len(WINDOW)) * reach, WINDOW["change"]
+    )
+    assert _names(WINDOW.assign(change=spikes)) == []
+    jumped = np.where(WINDOW.index % 8 == 0, np.linspace(5, 6, len(WINDOW)) * reach, WINDOW["change"])
+    assert _names(WINDOW.assign(change=jumped)) == [("beyond", "change")]
+
+
 def test_old_rows_that_come_with_a_window_are_late_and_the_finding_says_when_they_came() -> None:
     week_before = _rows(7, start="2026-02-23", seed=2)
     came = _as_it_came(pd.concat([WINDOW.iloc[:100], week_before, WINDOW.iloc[100:]])).sort_values("answered_at")
