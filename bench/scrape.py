@@ -86,7 +86,9 @@ def main() -> int:
                 targets.append(Target(words=f"{name}: p50 {p50:.1f} ms ≤ {LONGEST_MS:.0f} ms", met=p50 <= LONGEST_MS))
                 figures.append({"case": name, "p50_ms": p50, "max_ms": worst, "series": series, "bytes": size})
     flat = {row[3] for row, (_, versions) in zip(rows[::2], cases, strict=True) if versions and row[0].startswith("1 ")}
-    targets.append(Target(words=f"series of one model whatever its versions: {', '.join(sorted(flat))}", met=len(flat) == 1))
+    targets.append(
+        Target(words=f"series of one model whatever its versions: {', '.join(sorted(flat))}", met=len(flat) == 1)
+    )
     section = Section(
         name="scrape",
         title="A scrape" + (" (quick)" if given.quick else ""),
