@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from grafana.parts import ODD, Ask, board, cells, lines, number, rows
+from grafana.parts import ODD, Ask, Steps, board, cells, lines, number, rows
 
 __all__ = ["training"]
 
@@ -53,7 +53,7 @@ def _now(made: Dashboard) -> Dashboard:
             "s",
         ),
     ):
-        steps = ((None, "green"), (86400, "yellow"), (604800, "red")) if unit == "s" else ODD
+        steps: Steps = ((None, "green"), (86400, "yellow"), (604800, "red")) if unit == "s" else ODD
         made = made.with_panel(number(title, Ask(expr, title), words=words, unit=unit, steps=steps))
     return made
 

@@ -19,7 +19,7 @@ __all__ = ["RULES", "Prometheus", "program", "prometheus"]
 
 RULES = Path(__file__).parents[1] / "grafana" / "prometheus"
 CONFIG = """
-global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s}}
+global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 2s}}
 rule_files: ["{rules}"]
 scrape_configs:
   - job_name: retrue

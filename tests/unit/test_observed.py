@@ -65,7 +65,7 @@ def test_rules_and_dashboards_ask_for_metrics_that_exist(boards: dict[str, dict[
     asked = [rule["expr"] for rule in rules()]
     for board in boards.values():
         asked += [target["expr"] for panel in panels(board) for target in panel["targets"]]
-        asked += [one["expr"] for one in board["annotations"]["list"] if "expr" in one]
+        asked += [one["expr"] for one in board["annotations"].get("list", ()) if "expr" in one]
     known = {one.name for one in declared()} | {rule["record"] for rule in rules() if "record" in rule}
     known |= {f"{one.name}{ending}" for one in declared() for ending in COUNTED}
     names = {name for expr in asked for name in re.findall(r"(?:\w+:)?\bretrue_\w+(?::\w+)?", expr)}

@@ -50,7 +50,7 @@ def test_a_backup_of_a_service_that_answers_restores_all_that_was_answered_befor
         caller = threading.Thread(target=call)
         caller.start()
         try:
-            until(lambda: len(answered) > 50, what="answers")
+            until(lambda: len(answered) > 50 and (home / "lake" / "predictions").exists(), what="answers")
             before = set(answered)
             done = subprocess.run(
                 ["bash", "-euc", commands()], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Prometheus itself reads the configuration, the rules and their cases: each alert fires when it shall, and only then."""
+"""Prometheus reads the configuration, the rules and their cases: each alert fires when it shall, and only then."""
 
 import subprocess
 from pathlib import Path
