@@ -19,7 +19,7 @@ export DO_NOT_TRACK := 1
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check fix bench chaos lock clean
+.PHONY: help demo serve test check fix bench chaos lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ chaos: $(STAMP) ## kill every process anywhere under load, then check the ledger
 
 lock: ## pin all dependencies again (UPGRADE=1 to the newest that the bounds allow)
 	@scripts/lock.sh "$(PYTHON)" $(if $(filter-out 0,$(UPGRADE)),--upgrade)
+
+audit: ## look up the locked packages' known vulnerabilities (needs the network)
+	@scripts/audit.sh "$(PYTHON)"
 
 clean: ## remove all that make and the tools made (not var/)
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -248,18 +248,9 @@ def test_count(measure: Measure, what: str) -> None:
 @pytest.mark.parametrize("held", [0, 10, 1000])
 def test_let_a_request_in(measure: Measure, held: int) -> None:
     """The key of one request, with so many known; 0: open, where no key is asked for."""
-    keyring, at = Keyring(), datetime(2026, 1, 1, tzinfo=UTC)
-    texts = [key_of(place.to_bytes(5, "big"), place.to_bytes(32, "big")) for place in range(held)]
-    rows = [
-        KeyRow(
-            id=text[4:12], name=text[4:12], roles=(Role.PREDICT,), digest=digest_of(text.encode()).hex(),
-            created_at=at, created_by="bench", expires_at=None, revoked_at=None, last_used_at=None,
-        )
-        for text in texts
-    ]  # fmt: skip
-    keyring.follow(Ring(at, bool(rows), rows))
+    keyring = Keyring()
     gate, scope = Gate(keyring), _scope(100)
-    scope["headers"] += [(b"authorization", f"Bearer {text}".encode()) for text in texts[-1:]]
+    scope["headers"] += _keys(keyring, held)[-1:]
     measure(lambda: gate.admit(scope))
 
 
@@ -273,16 +264,17 @@ def test_encode_an_answer(measure: Measure, bundle: Bundle, rows: int) -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, AT_ONCE])
-@pytest.mark.parametrize("app", ["bare Starlette echo", "Retrue"])
+@pytest.mark.parametrize("app", ["bare Starlette echo", "Retrue", "Retrue with a key"])
 def test_whole_way_a_hundred_times(
     measure: Measure, home: Path, loaded: Callable[[str, str], Bundle], app: str, at_once: int
 ) -> None:
     """Requests of one row through the application, without HTTP: the compiled linear model, everything on."""
     loop = uvloop.new_event_loop()
-    body = _body("objects", 1)
-    if app == "Retrue":
+    body, headers = _body("objects", 1), []
+    if app != "bare Starlette echo":
         worker = loop.run_until_complete(_worker(home, loaded("linear", "onnx")))
         target: ASGIApp = create(Parts(worker=worker, database=None, telemetry=worker.telemetry, home=home))  # type: ignore[arg-type]
+        headers = _keys(worker.replica.keyring, 10 if app.endswith("key") else 0)[-1:]
     else:
         target = Starlette(routes=[Route("/v1/models/{model}/predict", _echo, methods=["POST"])])
     message = {"type": "http.request", "body": body, "more_body": False}
@@ -296,7 +288,7 @@ def test_whole_way_a_hundred_times(
 
     async def ask() -> None:
         for _ in range(HUNDRED):
-            asked: list[Awaitable[None]] = [target(_scope(len(body)), receive, send) for _ in range(at_once)]
+            asked: list[Awaitable[None]] = [target(_scope(len(body), *headers), receive, send) for _ in range(at_once)]
             await asyncio.gather(*asked)
 
     measure(lambda: loop.run_until_complete(ask()))
@@ -336,12 +328,27 @@ async def _worker(home: Path, bundle: Bundle) -> Worker:
     return worker
 
 
-def _scope(length: int) -> Scope:
+def _keys(keyring: Keyring, held: int) -> list[tuple[bytes, bytes]]:
+    """Let `keyring` know so many keys; return the header that sends each."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    texts = [key_of(place.to_bytes(5, "big"), place.to_bytes(32, "big")) for place in range(held)]
+    rows = [
+        KeyRow(
+            id=text[4:12], name=text[4:12], roles=(Role.PREDICT,), digest=digest_of(text.encode()).hex(),
+            created_at=at, created_by="bench", expires_at=None, revoked_at=None, last_used_at=None,
+        )
+        for text in texts
+    ]  # fmt: skip
+    keyring.follow(Ring(at, bool(rows), rows))
+    return [(b"authorization", f"Bearer {text}".encode()) for text in texts]
+
+
+def _scope(length: int, *headers: tuple[bytes, bytes]) -> Scope:
     return {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
         "path": "/v1/models/linear/predict", "raw_path": b"/v1/models/linear/predict", "query_string": b"",
         "root_path": "", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 9), "state": {},
-        "headers": [(b"host", b"localhost"), (b"content-length", b"%d" % length)],
+        "headers": [(b"host", b"localhost"), (b"content-length", b"%d" % length), *headers],
     }  # fmt: skip
 
 

@@ -7,25 +7,28 @@ Predict and feedback come through `Gate.admit` alone, which is a look-up in memo
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
+from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import problem, problem_of
+from service.api.problems import STATUS, problem, problem_of
 from service.api.rates import Bucket, Rates
-from service.api.routes import ROUTES, Table
+from service.api.routes import ROUTES, Methods, Table
 from service.api.session import COOKIE, TOKEN_HEADER, Sessions, is_token_of
 from service.domain.access import Right, roles_with
 from service.domain.errors import (
     ForeignPage,
+    InvalidRequest,
     MalformedKey,
     NoKey,
     NoToken,
@@ -51,6 +54,8 @@ HEADERS = {
     b"x-frame-options": b"DENY",
 }
 FRAMES = b"frame-ancestors 'none'"
+SIGN_IN = "/sign-in"
+"""Where people without a session are sent."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +175,32 @@ class Gate:
 
 
 class Warden:
-    """What every request but the fast ones passes first: who asks, whether they may, and the answer's own headers."""
+    """What every request but the fast ones passes first: who asks, whether they may, and the answer's own headers.
 
-    def __init__(self, app: ASGIApp, *, gate: Gate, sessions: Sessions, telemetry: Telemetry) -> None:
+    Parameters
+    ----------
+    app
+        What answers a request that may go on.
+    gate, sessions
+        Who knows keys, and who knows browsers.
+    telemetry
+        Counts what is refused.
+    pages
+        Addresses for people, with what they ask for. Who has no session there is sent to sign in, and the token of a
+        change stands in its form, where the page itself looks for it.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        gate: Gate,
+        sessions: Sessions,
+        telemetry: Telemetry,
+        pages: Mapping[str, Methods] = MappingProxyType({}),
+    ) -> None:
         self._app, self._gate, self._sessions, self._telemetry = app, gate, sessions, telemetry
-        self._table = Table(ROUTES)
+        self._table, self._pages = Table(ROUTES), Table(pages)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -182,22 +208,23 @@ class Warden:
             await self._app(scope, receive, send)
             return
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        asked = self._table.at(scope["path"])
+        pages = self._pages.at(scope["path"])
+        asked = pages or self._table.at(scope["path"])
         is_public = method in asked and asked[method] is None
         send = _with_headers(send, is_kept=is_public)
-        if not is_public:
-            try:
-                caller = scope[CALLER] = await self._caller(scope, asked.get(method))
+        try:
+            _refuse_nul(scope)
+            answer: Response | None = None
+            if not is_public:
+                caller = scope[CALLER] = await self._caller(scope, asked.get(method), is_page=bool(pages))
                 answer = _refused(caller, asked, method)
-            except RetrueError as error:
-                self._telemetry.refused_requests.labels(error.code.replace("-", "_")).inc()
-                answer = problem_of(error)
-            if answer is not None:
-                await answer(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        except RetrueError as error:
+            self._telemetry.refused_requests.labels(error.code.replace("-", "_")).inc()
+            is_strangers = bool(pages) and STATUS.get(type(error)) == HTTPStatus.UNAUTHORIZED
+            answer = RedirectResponse(SIGN_IN, HTTPStatus.SEE_OTHER) if is_strangers else problem_of(error)
+        await (self._app if answer is None else answer)(scope, receive, send)
 
-    async def _caller(self, scope: Scope, needed: Right | None) -> Caller:
+    async def _caller(self, scope: Scope, needed: Right | None, *, is_page: bool) -> Caller:
         is_predict = needed is Right.PREDICT
         token = None if self._gate.is_open or _header(scope, b"authorization") else _cookie(scope)
         if token is None:
@@ -206,7 +233,8 @@ class Warden:
         if key_id is None:
             msg = "the session is over: sign in again"
             raise WrongKey(msg)
-        if scope["method"] not in SAFE and not is_token_of(token, _header(scope, TOKEN_HEADER)):
+        is_change = scope["method"] not in SAFE and not is_page
+        if is_change and not is_token_of(token, _header(scope, TOKEN_HEADER)):
             # A browser adds the cookie to whatever any page sends; the token only the console's own page knows.
             msg = f"a change that comes with a session needs its token in the header {TOKEN_HEADER.decode()}"
             raise NoToken(msg)
@@ -227,6 +255,13 @@ def _refused(caller: Caller, asked: dict[str, Right | None], method: str) -> Res
     if needed is not None and needed not in caller.rights:
         raise _lack(caller.actor, needed)
     return None
+
+
+def _refuse_nul(scope: Scope) -> None:
+    # PostgreSQL takes no text with it, so it would be an accident in whatever route it got to.
+    if "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
+        msg = "an address holds no NUL character"
+        raise InvalidRequest(msg)
 
 
 def _with_headers(send: Send, *, is_kept: bool) -> Send:

@@ -1,6 +1,6 @@
 """The application: every route, every error a problem, the worker's life inside the server's."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,7 @@ from service.api.metrics import StateMetrics
 from service.api.problems import problem_of
 from service.api.protocol import in_protocol
 from service.api.rates import Rates
+from service.api.routes import Methods
 from service.api.session import Sessions
 from service.api.trail import Trails
 from service.domain.errors import RetrueError
@@ -58,6 +59,8 @@ class Parts:
     """How often one key may ask."""
     traces: Traces | None = None
     """Where spans go; None: nowhere."""
+    pages: Mapping[str, Methods] = field(default_factory=dict)
+    """Addresses for people, with the right that each method asks for."""
     intake: Intake = field(init=False)
     """Bodies that come in; made here."""
 
@@ -136,7 +139,11 @@ def create(parts: Parts) -> Application:
     keyring = parts.worker.replica.keyring
     app.gate = Gate(keyring, may_be_open=parts.may_be_open, rates=parts.rates)
     app.warden = Warden(
-        app.behind, gate=app.gate, sessions=Sessions(parts.database, keyring), telemetry=parts.telemetry
+        app.behind,
+        gate=app.gate,
+        sessions=Sessions(parts.database, keyring),
+        telemetry=parts.telemetry,
+        pages=parts.pages,
     )
     app.include_router(health.router(parts.worker, StateMetrics(parts.database)))
     app.include_router(inference.router(parts.worker, app))

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 Headers = list[tuple[bytes, bytes]]
 _JSON = (b"content-type", b"application/json")
+_AS_SAID = (b"x-content-type-options", b"nosniff")
 
 
 def routes(worker: Worker, intake: Intake) -> list[Route]:
@@ -104,7 +105,7 @@ class Endpoint(ABC):
             self._count(model, "failed")
             await internal()(scope, receive, send)
             return
-        headers = [*headers, (b"content-length", b"%d" % len(content))]
+        headers = [*headers, _AS_SAID, (b"content-length", b"%d" % len(content))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
         self._count(model, "ok", time.perf_counter() - started)

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 NAMED = ("model", "version", "run_id", "check_id", "switch")
+AS_SAID = {"X-Content-Type-Options": "nosniff"}
+"""A problem may repeat what somebody sent: no browser may take it for a page."""
 
 STATUS: dict[type[RetrueError], int] = {
     errors.UnknownModel: 404,
@@ -88,7 +90,7 @@ def problem(
 ) -> Response:
     """Return the problem document as a response."""
     content = msgspec.json.encode(document(status, detail, code=code, facts=facts), enc_hook=str)
-    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers={**(headers or {}), **AS_SAID})
 
 
 def problem_of(error: RetrueError) -> Response:

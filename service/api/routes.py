@@ -7,10 +7,10 @@ from starlette.routing import compile_path
 
 from service.domain.access import Right
 
-__all__ = ["ROUTES", "Table"]
+__all__ = ["ROUTES", "Methods", "Table"]
 
 PREDICT, DESCRIBE, READ, OPERATE = Right.PREDICT, Right.DESCRIBE, Right.READ, Right.OPERATE
-APPROVE, ADMINISTER = Right.APPROVE, Right.ADMINISTER
+ROLL_BACK, APPROVE, ADMINISTER = Right.ROLL_BACK, Right.APPROVE, Right.ADMINISTER
 Methods = Mapping[str, Right | None]
 
 ROUTES: dict[str, Methods] = {
@@ -57,8 +57,7 @@ ROUTES: dict[str, Methods] = {
     "/v1/runs/{run_id}/approve": {"POST": APPROVE},
     "/v1/runs/{run_id}/reject": {"POST": APPROVE},
     "/v1/models/{model}/champion": {"PUT": APPROVE},
-    # Going back is what is done in a hurry, and only to what was champion before.
-    "/v1/models/{model}/rollback": {"POST": OPERATE},
+    "/v1/models/{model}/rollback": {"POST": ROLL_BACK},
     "/v1/models/{model}/{switch:switch}": {"PUT": OPERATE, "DELETE": OPERATE},
     "/v1/predictions/{prediction_id}": {"GET": READ},
     "/v1/audit": {"GET": READ},

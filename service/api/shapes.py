@@ -40,7 +40,9 @@ __all__ = [
     "Versions",
 ]
 
-Words = Annotated[str, Field(min_length=1, max_length=2000)]
+NO_NUL = r"^[^\x00]+$"
+"""PostgreSQL takes no text with a NUL in it."""
+Words = Annotated[str, Field(min_length=1, max_length=2000, pattern=NO_NUL)]
 
 
 class Body(BaseModel):
@@ -77,7 +79,7 @@ class Rollback(Reason):
 class Accept(Reason):
     """A suggestion that is accepted."""
 
-    check: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    check: Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)] | None = None
     """The check that was looked at; whatever is suggested now when left out."""
 
 

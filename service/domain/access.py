@@ -38,7 +38,9 @@ class Right(StrEnum):
     READ = "read"
     """See models, versions, checks, runs, recorded predictions, the audit, and the API's description."""
     OPERATE = "operate"
-    """Ask for checks and runs, cancel runs, roll back, set and clear switches."""
+    """Ask for checks and runs, cancel runs, set and clear switches."""
+    ROLL_BACK = "roll_back"
+    """Go back to a version that was champion before."""
     APPROVE = "approve"
     """Approve and reject challengers, promote a version."""
     ADMINISTER = "administer"
@@ -60,9 +62,10 @@ RIGHTS: Mapping[Role, frozenset[Right]] = MappingProxyType(
         # An application's key sees what it must send and no more: who steals it learns no row and no colleague's name.
         Role.PREDICT: frozenset({Right.PREDICT, Right.DESCRIBE}),
         Role.VIEWER: frozenset({Right.READ, Right.DESCRIBE}),
-        # Neither of these two holds the other's right, so that nobody approves what they asked for themselves.
-        Role.OPERATOR: frozenset({Right.READ, Right.DESCRIBE, Right.OPERATE}),
-        Role.APPROVER: frozenset({Right.READ, Right.DESCRIBE, Right.APPROVE}),
+        # Neither of these two may what the other may, so that nobody approves what they asked for themselves. But
+        # either may go back, which is done in a hurry.
+        Role.OPERATOR: frozenset({Right.READ, Right.DESCRIBE, Right.OPERATE, Right.ROLL_BACK}),
+        Role.APPROVER: frozenset({Right.READ, Right.DESCRIBE, Right.APPROVE, Right.ROLL_BACK}),
         Role.ADMIN: frozenset(Right),
     }
 )

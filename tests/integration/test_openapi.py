@@ -113,29 +113,39 @@ LAWS: list[CheckFunction] = [
 ]
 
 
-@pytest.mark.timeout(240)
+def operations(served: Asked) -> tuple[list[Any], set[str]]:
+    """Return all operations, and the labels of those that ask for a key."""
+    described = httpx.get(f"{served.url}/openapi.json", headers=served.key, verify=NO_TLS).json()
+    keyed = set()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            # What is wrong shall be the rest of the request: without a key each would be refused before it is read.
+            if operation.pop("security", None):
+                keyed.add(f"{method.upper()} {path}")
+    found = schemathesis.openapi.from_dict(described).get_all_operations()
+    return [result.ok() for result in found], keyed  # type: ignore[union-attr]  # what can't be read fails here
+
+
+def few(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.mark.timeout(900)  # a guard against hanging, on a machine that does much else
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_every_operation_answers_as_the_document_says(
     served: Asked, mode: GenerationMode, subtests: pytest.Subtests
 ) -> None:
-    described = httpx.get(f"{served.url}/openapi.json", headers=served.key, verify=NO_TLS).json()
-    for methods in described["paths"].values():
-        for operation in methods.values():
-            # What is wrong shall be the rest of the request: without a key each would be refused before it is read.
-            operation.pop("security", None)
-    document = schemathesis.openapi.from_dict(described)
     asked = 0
-    for result in document.get_all_operations():
-        operation: Any = result.ok()  # type: ignore[union-attr]  # a document that can't be read fails here
+    for operation in operations(served)[0]:
 
-        @settings(
-            max_examples=EXAMPLES,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
+        @few(EXAMPLES)
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Any) -> None:
             nonlocal asked
@@ -151,3 +161,27 @@ def test_every_operation_answers_as_the_document_says(
         with subtests.test(operation=operation.label), suppress(Unsatisfiable):  # some take nothing that could be wrong
             ask()
     assert asked > 200
+
+
+@pytest.mark.timeout(900)
+def test_every_operation_that_asks_for_a_key_is_refused_without_one_as_the_document_says(
+    served: Asked, subtests: pytest.Subtests
+) -> None:
+    told, keyed = operations(served)
+    assert {operation.label for operation in told} - keyed == {
+        "GET /livez", "GET /readyz", "GET /metrics", "GET /v2/health/live", "GET /v2/health/ready",
+    }  # fmt: skip
+    for operation in told:
+        with subtests.test(operation=operation.label):
+            ask_without_key(served, operation, is_refused=operation.label in keyed)
+
+
+def ask_without_key(served: Asked, operation: Any, *, is_refused: bool) -> None:
+    @few(1)
+    @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def ask(case: Any) -> None:
+        for sent in ({}, {"Authorization": "Bearer rtr_made_up"}):
+            response = case.call_and_validate(base_url=served.url, checks=LAWS, timeout=20, headers=sent)
+            assert (response.status_code == 401) == is_refused, response.content
+
+    ask()

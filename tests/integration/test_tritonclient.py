@@ -14,6 +14,8 @@ import tritonclient.http.aio as triton_aio
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
+from service.domain.access import Role
+from service.storage import keys
 from service.storage.artifacts import ArtifactStore
 from tests.electricity import ELECTRICITY, electricity
 from tests.electricity import ROWS as DOCUMENTED
@@ -224,6 +226,35 @@ def test_many_requests_at_once_get_their_own_rows(served: Served) -> None:
                 )
 
     asyncio.run(play())
+
+
+def test_with_keys_an_applications_key_is_all_that_the_client_needs(tmp_path: Path) -> None:
+    database, store = migrated(tmp_path / "retrue.db"), ArtifactStore(tmp_path / "artifacts")
+    register(database, FLIP)
+    crown(database, pack(store, FLIP, flip(0)))
+    with database.write() as conn:
+        made = {
+            role: keys.create(conn, role.value, roles=[role], expires_at=None, actor="test", reason="test")[1]
+            for role in (Role.PREDICT, Role.VIEWER)
+        }
+    with listening(tmp_path, database, store) as address:
+        for kind in (Sync, Async):
+            client = kind(address)
+            assert client.call("is_server_ready")
+            for key, status in (({}, "401"), ({"Authorization": f"Bearer {made[Role.VIEWER]}"}, "403")):
+                for version in ("", "1"):
+                    with pytest.raises(InferenceServerException) as caught:
+                        client.call("infer", "flip", inputs(columns(ROWS)), model_version=version, headers=key)
+                    assert caught.value.status() == status
+                    assert "key" in caught.value.message()
+            assert not client.call("is_model_ready", "flip")
+            sent = {"headers": {"Authorization": f"Bearer {made[Role.PREDICT]}"}}
+            assert client.call("is_model_ready", "flip", **sent)
+            assert client.call("get_model_metadata", "flip", **sent)["name"] == "flip"
+            for version in ("", "1"):
+                result = client.call("infer", "flip", inputs(columns(ROWS)), model_version=version, **sent)
+                assert result.as_numpy("ids").shape == (len(ROWS),)
+    database.close()
 
 
 def test_a_regression_answers_numbers(tmp_path: Path) -> None:

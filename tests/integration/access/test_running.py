@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from service.api.session import token_of
 from service.app import NO_KEYS, NOT_KNOWN, _look_for_keys
 from service.domain.access import Role
 from service.settings import load
-from service.storage import audit, keys
+from service.storage import audit, keys, sessions
 from service.storage.database import Database
 from tests.launched import PREDICT, ROWS, Launched, launched, prepared, until
 
@@ -132,6 +133,7 @@ def test_no_secret_stands_in_any_log_error_figure_or_file(database: Database, ho
     gone, over = make(database, Role.ADMIN, name="gone"), make(database, Role.ADMIN, name="over", lasts=timedelta(0, 1))
     with database.write() as conn:
         keys.revoke(conn, "gone", actor="test", reason="test")
+        session = sessions.begin(conn, key[4:12])
     said: list[str] = []
     with launched(home, url=url_of(database), log_level="debug") as service:
         for one in (key, viewer, gone, over, key[:-1], key[:-1] + "0", key.upper()):
@@ -152,6 +154,13 @@ def test_no_secret_stands_in_any_log_error_figure_or_file(database: Database, ho
                     answer = service.request(method, path, json=body, headers=headers | more)
                     assert answer.status_code < 500
                     said.append(answer.text + str(answer.headers))
+        signed_in = {"Cookie": f"retrue_session={session}"}
+        assert service.request("GET", "/v1/models", headers=signed_in).status_code == 200
+        for token, status in (("", 403), (session, 403), (token_of(session), 200)):
+            sent = signed_in | {"X-CSRF-Token": token}
+            answer = service.request("PUT", "/v1/models/price/pause", json={"reason": "why"}, headers=sent)
+            assert answer.status_code == status, answer.text
+            said.append(answer.text + str(answer.headers))
         raw = service.connect()
         raw.sendall(f"NO SUCH {key}\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
         said.append(raw.recv(65536).decode())
@@ -161,8 +170,8 @@ def test_no_secret_stands_in_any_log_error_figure_or_file(database: Database, ho
     database.close()
     said += [path.read_bytes().decode("latin-1") for path in home.rglob("*") if path.is_file()]
     assert len(said) > 210
-    for secret in (key, viewer, gone, over):
-        assert not [text for text in said if secret[13:60] in text or secret[13:60].upper() in text]
+    for secret in (*(one[13:60] for one in (key, viewer, gone, over)), session, token_of(session)):
+        assert not [text for text in said if secret in text or secret.upper() in text]
 
 
 def test_started_while_the_database_is_away_it_knows_the_keys_it_knew_last(home: Path) -> None:

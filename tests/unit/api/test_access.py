@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,8 @@ from fastapi.routing import iter_route_contexts
 from service.api.access import Gate
 from service.api.rates import Bucket, Rates
 from service.api.routes import ROUTES, Table
-from service.api.session import COOKIE, cookie_of, no_cookie, token_of
 from service.domain.access import RIGHTS, Right, Role, key_of
 from service.domain.errors import TooManyRequests
-from service.storage import sessions
 from tests.keyed import Keyed, keyed
 from tests.migrated import migrated
 from tests.served import instance
@@ -367,58 +364,6 @@ def test_an_accident_carries_them_too(home: Keyed, monkeypatch: pytest.MonkeyPat
     answer = home.ask("GET", "/v1/models")
     assert answer.status_code == 500
     assert answer.headers["x-content-type-options"] == "nosniff"
-
-
-# -- sessions
-
-
-def signed_in(home: Keyed, key: str) -> str:
-    return home.app.warden._sessions.begin(key)
-
-
-def test_a_session_reads_by_its_cookie_and_changes_only_with_its_token(home: Keyed) -> None:
-    value = signed_in(home, home.key(Role.OPERATOR, name="ada"))
-    cookie = {"Cookie": f"other=1; {COOKIE}={value}"}
-    assert home.ask("GET", "/v1/models", headers=cookie).status_code == 200
-    for token in (None, "", "x" * 64, token_of(value)[:-1], token_of("another")):
-        sent = cookie | ({} if token is None else {"X-CSRF-Token": token})
-        answer = home.ask("POST", "/v1/models/flip/runs", headers=sent, json={})
-        assert (answer.status_code, code_of(answer)) == (403, "no-token")
-    answer = home.ask("POST", "/v1/models/flip/runs", headers=cookie | {"X-CSRF-Token": token_of(value)}, json={})
-    assert (answer.status_code, answer.json()["actor"]) == (202, "ada")
-    assert (home.audit()[0].origin or {})["via"] == "console"
-    assert home.ask("GET", "/v1/keys", headers=cookie).status_code == 403
-
-
-def test_a_session_ends_with_its_key_its_time_or_its_person(home: Keyed) -> None:
-    key = home.key(Role.VIEWER, name="ada")
-    home.key(Role.ADMIN)
-    held, short, left = (signed_in(home, key) for _ in range(3))
-
-    def seen(value: str) -> int:
-        return home.ask("GET", "/v1/models", headers={"Cookie": f"{COOKIE}={value}"}).status_code
-
-    assert [seen(held), seen(short), seen(left)] == [200, 200, 200]
-    home.app.warden._sessions.close(left)
-    with home.database.write() as conn:
-        over = sessions.begin(conn, key[4:12], lasts=timedelta(0))
-    assert [seen(held), seen(left), seen(over), seen("made up")] == [200, 401, 401, 401]
-    home.revoke("ada")
-    assert [seen(held), seen(short)] == [401, 401]
-
-
-def test_the_cookie_is_for_this_site_and_no_script() -> None:
-    parts = {part.strip().lower() for part in cookie_of("v", is_secure=True).split(";")}
-    assert {"httponly", "samesite=strict", "secure", "path=/", "max-age=43200"} <= parts
-    assert "secure" not in cookie_of("v", is_secure=False).lower()
-    assert "max-age=0" in no_cookie().lower()
-
-
-def test_the_token_tells_nothing_of_the_cookie() -> None:
-    tokens = {token_of(str(number)) for number in range(100)}
-    assert len(tokens) == 100
-    assert all(len(token) == 64 for token in tokens)
-    assert all(first != second for first, second in pairwise(sorted(tokens)))
 
 
 def test_rights_are_named_in_the_description(shared: tuple[Keyed, dict[Role, str]]) -> None:

@@ -164,6 +164,7 @@ def test_a_suggestion_is_seen_and_accepted_with_one_call(api: Api) -> None:
     with api.database.read() as conn:
         entry = audit.list_of(conn)[0]
     assert (entry.action, entry.subject, entry.reason) == ("suggestion_accepted", run["id"], "go on")
+    assert (entry.origin or {})["via"] == "http"
 
 
 def test_only_the_newest_check_suggests_and_only_until_a_run_has_begun(api: Api) -> None:

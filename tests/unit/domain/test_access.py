@@ -55,15 +55,15 @@ def test_every_role_has_just_the_rights_that_the_documents_say() -> None:
     assert {role: set(rights) for role, rights in RIGHTS.items()} == {
         Role.PREDICT: {Right.PREDICT, Right.DESCRIBE},
         Role.VIEWER: {Right.READ, Right.DESCRIBE},
-        Role.OPERATOR: {Right.READ, Right.DESCRIBE, Right.OPERATE},
-        Role.APPROVER: {Right.READ, Right.DESCRIBE, Right.APPROVE},
+        Role.OPERATOR: {Right.READ, Right.DESCRIBE, Right.OPERATE, Right.ROLL_BACK},
+        Role.APPROVER: {Right.READ, Right.DESCRIBE, Right.APPROVE, Right.ROLL_BACK},
         Role.ADMIN: set(Right),
     }
     assert set(RIGHTS) == set(Role)
 
 
 def test_several_roles_may_what_each_of_them_may() -> None:
-    assert rights_of([Role.PREDICT, Role.APPROVER]) == {Right.PREDICT, Right.DESCRIBE, Right.READ, Right.APPROVE}
+    assert rights_of([Role.PREDICT, Role.VIEWER]) == {Right.PREDICT, Right.DESCRIBE, Right.READ}
     assert rights_of([]) == frozenset()
     assert roles_with(Right.APPROVE) == [Role.APPROVER, Role.ADMIN]
 

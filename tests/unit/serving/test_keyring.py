@@ -49,7 +49,7 @@ def test_a_key_is_found_with_its_rights(database: Database) -> None:
     ring.follow(seen(database).ring)
     assert ring.has_any
     found = ring.find(key.encode())
-    assert (found.name, found.rights) == ("one", {Right.PREDICT, Right.READ})
+    assert (found.name, found.rights) == ("one", {Right.PREDICT, Right.DESCRIBE, Right.READ})
     assert ring.by_id(found.id) is found
 
 
