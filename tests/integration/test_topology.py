@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,10 +226,7 @@ def _the_other_controller_leads(controllers: list[Controller], database: Databas
 def _kill(api: Launched) -> None:
     """End an api as a host that loses its power does: at once, and all of it."""
     for line in api.said("child_started"):
-        with_pid = int(line["pid"])
-        try:
-            os.kill(with_pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+        with suppress(ProcessLookupError):
+            os.kill(int(line["pid"]), signal.SIGKILL)
     api.process.kill()
     api.process.wait(30)
