@@ -103,9 +103,7 @@ class Sending:
         values = {"tries": 4, "first_pause": QUICK, "timeout_s": 20, **webhooks}
         self.webhooks = Webhooks(endpoints=endpoints_of(urls), keys=secrets_of(SECRET), **values)
         self.asked = 0
-        self.outbox = Outbox(
-            self.webhooks, term=self.led, counted=lambda outcome: self.counts.update([outcome])
-        )
+        self.outbox = Outbox(self.webhooks, term=self.led, counted=lambda outcome: self.counts.update([outcome]))
 
     def led(self) -> Term | None:
         self.asked += 1
