@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -37,7 +37,7 @@ class Beacon:
 
     def __init__(self, host: str, port: int, telemetry: Telemetry, *, is_alive: Callable[[], bool]) -> None:
         class Handler(BaseHTTPRequestHandler):
-            timeout = PATIENCE_S
+            timeout: ClassVar[float | None] = PATIENCE_S
             server_version, sys_version = "retrue", ""
 
             def do_GET(self) -> None:
@@ -63,7 +63,7 @@ class Beacon:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            address_family: int = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         try:
             self._server = Server((host, port), Handler)

@@ -166,5 +166,5 @@ def pause_after(tries: int, *, first: timedelta, asked: timedelta | None = None)
     >>> [pause_after(tries, first=timedelta(seconds=5)).total_seconds() for tries in (1, 2, 3, 20)]
     [5.0, 15.0, 45.0, 21600.0]
     """
-    own = min(first * GROWTH ** min(tries - 1, 20), LONGEST)
+    own = min(first * int(GROWTH ** min(tries - 1, 20)), LONGEST)
     return own if asked is None else max(own, min(asked, LONGEST))

@@ -236,3 +236,15 @@ def test_prometheus_scrapes_every_process_that_shows_figures_and_knows_alertmana
         for target in static["targets"]
     ]
     assert targets == ["alertmanager:9093"]
+
+
+def test_grafana_finds_its_dashboards_and_prometheus() -> None:
+    folder = ROOT / "grafana" / "provisioning"
+    if not folder.exists():
+        pytest.skip("the dashboards come with another change")
+    mounted = {mount.split(":")[1] for mount in SERVICES["grafana"]["volumes"]}
+    found = [yaml.safe_load(path.read_text()) for path in sorted(folder.rglob("*.y*ml"))]
+    paths = [one["options"]["path"] for file in found for one in file.get("providers", ())]
+    assert paths
+    assert set(paths) <= mounted
+    assert {one["url"] for file in found for one in file.get("datasources", ())} == {"http://prometheus:9090"}

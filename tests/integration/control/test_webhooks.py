@@ -102,9 +102,12 @@ class Sending:
         self.counts: Counter[str] = Counter()
         values = {"tries": 4, "first_pause": QUICK, "timeout_s": 20, **webhooks}
         self.webhooks = Webhooks(endpoints=endpoints_of(urls), keys=secrets_of(SECRET), **values)
-        self.outbox = Outbox(
-            self.webhooks, term=lambda: self.term, counted=lambda outcome: self.counts.update([outcome])
-        )
+        self.asked = 0
+        self.outbox = Outbox(self.webhooks, term=self.led, counted=lambda outcome: self.counts.update([outcome]))
+
+    def led(self) -> Term | None:
+        self.asked += 1
+        return self.term
 
     def look(self) -> None:
         assert self.term is not None
@@ -270,9 +273,8 @@ def test_nobody_is_told_by_a_controller_that_does_not_lead(database: Database, h
         with database.write() as conn:
             outbox.spread(conn, [endpoint.name for endpoint in sender.webhooks.endpoints], at=database.now(conn))
         change(database)
-        # Long enough for its thread to have looked, as the next look shows.
-        assert hook.got == []
-        time.sleep(2.5)
+        asked = sender.asked
+        until(lambda: sender.asked > asked + 2)  # its thread has looked for work, twice at least
         assert hook.got == []
         sender.term = leading
         until(lambda: listed(database, DeliveryState.DELIVERED))

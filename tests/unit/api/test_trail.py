@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,7 +122,7 @@ def test_a_failure_that_nobody_foresaw_is_logged_with_its_trail(
 
 
 def test_a_prediction_answers_the_trail_that_it_was_sent_with_and_else_has_none(api: Api, lines: Lines) -> None:
-    ask = {"path": "/v1/models/flip/predict", "json": ROWS}
+    ask: dict[str, Any] = {"path": "/v1/models/flip/predict", "json": ROWS}
     plain = api.client.post(**ask)
     traced = api.client.post(**ask, headers={"traceparent": PARENT})
     named = api.client.post(**ask, headers={"x-request-id": "order-7"})

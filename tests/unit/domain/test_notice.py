@@ -2,7 +2,9 @@
 
 import base64
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +89,8 @@ def test_pauses_grow_to_hours_and_no_further_and_an_endpoints_own_wish_is_kept_w
     assert pause_after(1, first=first, asked=timedelta(minutes=2)) == timedelta(minutes=2)
     assert pause_after(1, first=first, asked=timedelta(seconds=1)) == first
     assert pause_after(1, first=first, asked=timedelta(days=9)) == timedelta(hours=6)
+
+
+def test_the_document_for_receivers_names_every_kind_and_no_other() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(retrue\.\w+\.\w+)`", text)) == {kind.type for kind in Kind}
