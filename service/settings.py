@@ -17,12 +17,26 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from service.domain.errors import HomeUnusable, SettingInvalid
 
-__all__ = ["PREFIX", "Settings", "explain", "load", "prepare_home", "without_password"]
+__all__ = [
+    "CLIENT_ONLY",
+    "MASK",
+    "PREFIX",
+    "Settings",
+    "explain",
+    "is_secret",
+    "load",
+    "prepare_home",
+    "without_password",
+]
 
 PREFIX = "RETRUE_"
 
-CLIENT_ONLY = frozenset({"RETRUE_URL"})
+CLIENT_ONLY = frozenset({"RETRUE_URL", "RETRUE_API_KEY", "RETRUE_KEY"})
 """Read by the command line's verbs, not by the service."""
+
+MASK = "***"
+SECRETS = frozenset({"secret", "secrets", "key", "token", "password", "sslpassword"})
+"""Last words of names that hold what nobody may read."""
 
 MIB = 1 << 20
 LEAST_MEMORY = 512 * MIB
@@ -212,14 +226,15 @@ def load(*, environ: Mapping[str, str] | None = None, env_file: Path = Path(".en
 def explain(settings: Settings) -> list[dict[str, str]]:
     """Return every setting's ``name``, ``variable``, ``value`` (without the password of a URL) and ``origin``.
 
-    The origin is one of ``command line``, ``environment``, ``.env`` and ``default``.
+    The origin is one of ``command line``, ``environment``, ``.env`` and ``default``. A secret that is set shows as
+    ``***``.
     """
     plain = settings.model_dump(mode="json") | {"database_url": without_password(settings.database)}
     return [
         {
             "name": name,
             "variable": PREFIX + name.upper(),
-            "value": _text(value),
+            "value": MASK if value and is_secret(name) else _text(value),
             "origin": settings._origins.get(name, "default"),
         }
         for name, value in plain.items()
@@ -251,8 +266,19 @@ def prepare_home(settings: Settings) -> None:
         raise HomeUnusable(msg, home=str(home)) from error
 
 
+def is_secret(name: str) -> bool:
+    """Return whether a setting or parameter of that name holds what nobody may read.
+
+    Examples
+    --------
+    >>> [name for name in ("webhook_secret", "api_key", "port", "keys_folder") if is_secret(name)]
+    ['webhook_secret', 'api_key']
+    """
+    return name.lower().rpartition("_")[2] in SECRETS
+
+
 def without_password(url: str) -> str:
-    """Return `url` with its password hidden.
+    """Return `url` with its password hidden, wherever it stands.
 
     Examples
     --------
@@ -260,10 +286,11 @@ def without_password(url: str) -> str:
     'postgresql://retrue:***@db/retrue'
     """
     parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    netloc = parts.netloc.replace(f":{parts.password}@", ":***@")
-    return urlunsplit(parts._replace(netloc=netloc))
+    if parts.password is not None:
+        parts = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", f":{MASK}@"))
+    pairs = [(pair.partition("=")[0], pair) for pair in parts.query.split("&")]
+    query = "&".join(f"{name}={MASK}" if is_secret(name) and "=" in pair else pair for name, pair in pairs)
+    return urlunsplit(parts._replace(query=query))
 
 
 def _gather(environ: Mapping[str, str], env_file: Path) -> tuple[tuple[str, dict[str, str]], ...]:
