@@ -132,8 +132,15 @@ class RunReport:
         clauses = (document.get("gate") or {}).get("clauses") or []
         names = ("name", "outcome", "value", "threshold", "n", "reason")
         return cls(
-            **{name: document[name] for name in ("id", "model", "state", "trigger", "reason", "attempt")},
-            **{name: document.get(name) for name in ("version", "code", "detail")},
+            id=document["id"],
+            model=document["model"],
+            state=document["state"],
+            trigger=document["trigger"],
+            reason=document["reason"],
+            attempt=document["attempt"],
+            version=document.get("version"),
+            code=document.get("code"),
+            detail=document.get("detail"),
             clauses=[Clause(**{name: clause[name] for name in names}) for clause in clauses],
             requested_at=moment(document["requested_at"]),
             finished_at=moment(document["finished_at"]) if document.get("finished_at") else None,

@@ -111,3 +111,10 @@ def test_a_password_is_never_shown() -> None:
     settings = load(environ={"RETRUE_DATABASE_URL": "postgresql://me:secret@db/x"}, env_file=NO_FILE)
     assert "secret" not in str(explain(settings))
     assert without_password(settings.database) == "postgresql://me:***@db/x"
+    assert without_password("postgresql://db/x?user=me&password=secret") == "postgresql://db/x?user=me&password=***"
+    assert without_password("sqlite:////var/retrue.db") == "sqlite:////var/retrue.db"
+
+
+def test_what_only_the_command_line_reads_is_no_mistyped_setting() -> None:
+    client = {"RETRUE_URL": "http://x", "RETRUE_API_KEY": "secret", "RETRUE_KEY": "secret"}
+    assert load(environ=client, env_file=NO_FILE).model_dump() == load(environ={}, env_file=NO_FILE).model_dump()
