@@ -53,17 +53,18 @@ class Transport:
         http: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.url = _address(url)
-        self._shown = _without_secrets(self.url)
+        address = _address(url)
+        self.url = _without_secrets(address)
+        """For people."""
         self.changes = 0
         """How many requests were sent that ask for a change."""
         self._timeout_s, self._retries, self._sleep = timeout_s, retries, sleep
         try:
             self._http = httpx.Client(
-                base_url=self.url, headers=_headers(key), timeout=timeout_s, trust_env=False, transport=http
+                base_url=address, headers=_headers(key), timeout=timeout_s, trust_env=False, transport=http
             )
         except httpx.InvalidURL:
-            raise _no_address(self._shown) from None
+            raise _no_address(self.url) from None
 
     def close(self) -> None:
         """Close all connections."""
@@ -108,11 +109,11 @@ class Transport:
         try:
             response = self._http.request(method, path, **arguments)
         except httpx.TimeoutException as error:
-            msg = f"the service at {self._shown} did not answer within {self._timeout_s:g} s: its log says why"
+            msg = f"the service at {self.url} did not answer within {self._timeout_s:g} s: its log says why"
             raise TooSlow(msg) from error
         except (httpx.TransportError, httpx.DecodingError, httpx.TooManyRedirects) as error:
             msg = (
-                f"no Retrue service answers at {self._shown}: start one with `retrue serve`, or name another with --url"
+                f"no Retrue service answers at {self.url}: start one with `retrue serve`, or name another with --url"
             )
             raise Unreachable(msg) from error
         if response.status_code == httpx.codes.NO_CONTENT:
@@ -122,7 +123,7 @@ class Transport:
             return document
         # A problem always is an object with a status; anything else was written by another program.
         if response.is_success or response.is_redirect or (document is None and "html" in _kind(response)):
-            msg = f"what answers at {self._shown} is no Retrue service: name the right address with --url"
+            msg = f"what answers at {self.url} is no Retrue service: name the right address with --url"
             raise Unreachable(msg)
         raise refusal(
             response.status_code,

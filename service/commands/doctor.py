@@ -12,11 +12,13 @@ from service.commands.progress import Patience, quiet, tell
 from service.domain.errors import InvalidSetup
 
 if TYPE_CHECKING:
+    from service.client import Retrue
     from service.settings import Settings
     from service.storage.database import Database
 
 __all__ = ["register"]
 
+ANSWER_S = 5.0
 SIGNS = {Health.OK: "[green]ok[/]   ", Health.NOTE: "[yellow]note[/] ", Health.WRONG: "[red]WRONG[/]"}
 
 
@@ -30,9 +32,10 @@ def doctor(
 
     Works while the service is down. Exit 1 if anything is wrong. With --url also the service at that address.
     """
+    client = _client(url, key)
     found: list[Finding] = []
     with Patience(notes, "looking"):
-        for finding in _examination(home, url, key):
+        for finding in _examination(home, client):
             found.append(finding)
             if not as_json:
                 _print(finding)
@@ -48,7 +51,17 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def _examination(home: Path | None, url: str, key: str) -> Iterator[Finding]:
+def _client(url: str, key: str) -> "Retrue | None":
+    """Return a client of the service that was named; None where none was."""
+    if url_of(url)[1] == "default":
+        return None
+    try:
+        return client_of(url, key, timeout_s=ANSWER_S, retries=0)
+    except ValueError as error:
+        raise fail(str(error), exit_code=2) from None
+
+
+def _examination(home: Path | None, client: "Retrue | None") -> Iterator[Finding]:
     from service.commands import machine
     from service.settings import load
 
@@ -64,23 +77,12 @@ def _examination(home: Path | None, url: str, key: str) -> Iterator[Finding]:
         ("packages", machine.packages),
         ("port", lambda: machine.port(settings)),
     ]
-    if url_of(url)[1] != "default":
-        looks.append(("service", lambda: _asked(url, key)))
+    if client is not None:
+        looks.append(("service", lambda: machine.remote(client)))
     for name, look in looks:
         tell(f"looking at the {name}")
         yield from examined(name, look)
     yield from _state(settings)
-
-
-def _asked(url: str, key: str) -> Iterable[Finding]:
-    from service.commands import machine
-
-    try:
-        client = client_of(url, key, timeout_s=machine.ANSWER_S, retries=0)
-    except ValueError as error:
-        raise fail(str(error), exit_code=2) from None
-    with client as retrue:
-        yield from machine.remote(retrue)
 
 
 def _state(settings: "Settings") -> Iterator[Finding]:

@@ -23,7 +23,7 @@ LEAST_FREE = GIB
 LITTLE_FREE = 5 * GIB
 LEAST_FILES = 1000
 OLDEST_PYTHON = (3, 11)
-ANSWER_S = 2.0
+ANSWER_S = 5.0
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*([^;]*)(;.*)?")
 _BOUND = re.compile(r"(<=|>=|<|>|==)\s*([0-9.]+)")
@@ -117,7 +117,12 @@ def port(settings: Settings) -> Iterator[Finding]:
 
 
 def remote(retrue: Retrue) -> Iterator[Finding]:
-    """Look whether the service at an address lives and answers predictions."""
+    """Look whether the service at an address lives and answers predictions; closes the connection."""
+    with retrue:
+        yield from _answers(retrue)
+
+
+def _answers(retrue: Retrue) -> Iterator[Finding]:
     if not retrue.is_alive():
         yield wrong("service", f"no Retrue service answers at {retrue.url}", "start it, or name another with --url")
         return

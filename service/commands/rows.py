@@ -73,7 +73,7 @@ def types_of(schema: Mapping[str, Any]) -> Typed:
     for feature in schema.get("features") or ():
         name = feature["name"]
         types[name] = _number if name in whole else kinds.get(feature["kind"], guess)
-    types["id"] = types["observed_at"] = str
+    types |= {"id": str, "observed_at": _as_text}
     types["label"] = str if schema.get("label") == "string" else _number
     return types
 

@@ -32,6 +32,7 @@ LATE_S = 60.0
 PATIENCE_S = 5.0
 OLDEST_POSTGRESQL = 130_000
 MEASURED_SPAN_S = 1.0
+RESTORE = "stop the service, and restore the database from a backup"
 
 
 def opened(settings: Settings) -> "Database":
@@ -43,6 +44,8 @@ def opened(settings: Settings) -> "Database":
 
 def database(settings: Settings, found: "Database") -> Iterator[Finding]:
     """Look whether the database answers and has this release's tables."""
+    from sqlalchemy.exc import DatabaseError
+
     if found.engine.dialect.name == "sqlite" and not Path(str(found.engine.url.database)).exists():
         if found_artifacts := _count(settings.artifacts):
             words = f"{found.address} is gone, and {found_artifacts} artifacts are there"
@@ -54,15 +57,18 @@ def database(settings: Settings, found: "Database") -> Iterator[Finding]:
         return
     try:
         found.check_migrated()
+        kind, complaint = _kind(found)
     except DatabaseUnavailable as error:
         yield wrong("database", error.detail, "start it, and look at RETRUE_DATABASE_URL (`retrue config`)")
         return
     except InvalidSetup as error:
         yield _out_of_date(error)
         return
-    kind, complaint = _kind(found)
+    except DatabaseError as error:
+        yield wrong("database", f"{found.address} can't be read ({type(error.orig).__name__})", RESTORE)
+        return
     if complaint:
-        yield wrong("database", f"{kind}: {complaint}", "stop the service, restore a backup")
+        yield wrong("database", f"{kind}: {complaint}", RESTORE)
         return
     yield good("database", f"{kind} at {found.address}, revision {_head()}")
 

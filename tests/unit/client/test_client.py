@@ -21,6 +21,7 @@ from service.client import (
     NotNow,
     NotThere,
     Predicted,
+    Refused,
     Retrue,
     RunReport,
     StillRunning,
@@ -144,7 +145,7 @@ def test_a_retrain_has_a_fresh_idempotency_key_each_time_unless_one_is_given(pau
 
 
 @pytest.mark.parametrize(("status", "kind"), [(503, NotNow), (429, TooOften)])
-def test_a_pause_that_is_too_long_is_the_callers_to_take(status: int, kind: type, pauses: list[float]) -> None:
+def test_a_pause_that_is_too_long_is_the_callers_to_take(status: int, kind: type[Refused], pauses: list[float]) -> None:
     http = Flaky(1, httpx.Response(status, headers={"Retry-After": "60"}), {"models": []})
     with Retrue("http://retrue", http=http) as retrue, pytest.raises(kind) as caught:
         retrue.models()

@@ -112,8 +112,8 @@ def test_a_service_that_can_not_be_reached_is_one_line_and_exit_3(name: str, as_
         (["statsu"], "Did you mean 'status'?"),
         (["status", "--nonsense"], "--nonsense"),
         (["versions"], "Missing argument 'MODEL'"),
-        (["versions", "flip", "zero"], "'zero'"),
-        (["versions", "flip", "0"], "0"),
+        (["versions", "flip", "zero"], "Invalid value for 'version'"),
+        (["versions", "flip", "0"], "greater than or equal to 1"),
         (["versions", ".."], "'..' is no name or id"),
         (["versions", "../runs"], "'../runs' is no name or id"),
         (["cancel", "a/b"], "'a/b' is no name or id"),
@@ -189,6 +189,8 @@ def test_what_a_service_says_neither_steers_the_terminal_nor_passes_for_markup(
     model = {"name": evil, "error": evil, "switches": {}, "suggestion": {"reason": evil}}
 
     def answer(request: httpx.Request) -> httpx.Response:
+        if "/checks/" in request.url.path:
+            return httpx.Response(404, json={"detail": "no"})
         if request.url.path.endswith("/events"):
             return httpx.Response(200, json={"events": [event]})
         if request.url.path == "/v1/models":
