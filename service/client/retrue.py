@@ -8,13 +8,15 @@ from typing import Any, Self
 
 import httpx
 
-from service.client.refusals import StillRunning
+from service.client.refusals import NotNow, StillRunning, Unreachable
 from service.client.results import Accepted, Json, Predicted, RunReport, moment
 from service.client.transport import Transport, segment
 
 __all__ = ["Retrue"]
 
 POLL_S = 0.2
+LOST_S = 30.0
+"""So long may a service be away while a run is waited for: a restart takes less."""
 
 
 class Retrue:
@@ -275,10 +277,21 @@ class Retrue:
         ------
         StillRunning
             If it is still under way after `deadline_s` seconds; it goes on.
+        Unreachable, NotNow
+            If the service does not answer at first, or later for `LOST_S` seconds.
         """
         ends = time.monotonic() + deadline_s
+        answered_at: float | None = None
         while True:
-            run = RunReport.of(self.run(run_id))
+            try:
+                run = RunReport.of(self.run(run_id))
+            except (Unreachable, NotNow):
+                # A service that is restarted meanwhile goes on with its runs, and so does the wait.
+                if answered_at is None or time.monotonic() > min(answered_at + LOST_S, ends):
+                    raise
+                time.sleep(poll_s)
+                continue
+            answered_at = time.monotonic()
             if seen is not None:
                 seen(run)
             if run.is_over or run.is_waiting:

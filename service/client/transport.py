@@ -112,9 +112,7 @@ class Transport:
             msg = f"the service at {self.url} did not answer within {self._timeout_s:g} s: its log says why"
             raise TooSlow(msg) from error
         except (httpx.TransportError, httpx.DecodingError, httpx.TooManyRedirects) as error:
-            msg = (
-                f"no Retrue service answers at {self.url}: start one with `retrue serve`, or name another with --url"
-            )
+            msg = f"no Retrue service answers at {self.url}: start one with `retrue serve`, or name another with --url"
             raise Unreachable(msg) from error
         if response.status_code == httpx.codes.NO_CONTENT:
             return {}

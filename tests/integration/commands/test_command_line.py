@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,18 +135,19 @@ def test_watching_writes_each_change_at_once_as_a_line_of_json(service: Launched
 
 @pytest.mark.timeout(600)
 def test_a_shell_is_offered_the_services_models(service: Launched) -> None:
-    began = time.monotonic()
-    offered = until(
-        lambda: subprocess.run(
+    asked = {"_RETRUE_COMPLETE": "complete_bash", "COMP_WORDS": "retrue status ", "COMP_CWORD": "2"}
+
+    def offered() -> list[str]:
+        done = subprocess.run(
             [sys.executable, "-m", "service"],
-            env=environ(service)
-            | {"_RETRUE_COMPLETE": "complete_bash", "COMP_WORDS": "retrue status ", "COMP_CWORD": "2"},
-            cwd=service.home, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
-        ).stdout.split(),
-        within_s=300,
-        what="an offer within a second of patience",
-    )  # fmt: skip
-    assert offered == ["price"], time.monotonic() - began
+            env=environ(service) | asked, cwd=service.home, capture_output=True, text=True, timeout=TIMEOUT_S,
+            check=False,
+        )  # fmt: skip
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    # On a crowded machine the service may need longer than the second that completion waits.
+    assert until(offered, within_s=300, what="an offer") == ["price"]
 
 
 def test_a_verb_that_needs_no_settings_stumbles_over_none(service: Launched, tmp_path: Path) -> None:

@@ -40,9 +40,10 @@ from tests.unit.api.test_control import move
 DOCUMENT = Path(__file__).parents[3] / "docs" / "cli.md"
 ANSWER = {"model": "m", "version": 1, "generation": 1, "predictions": [1], "ids": ["x"]}
 LABELLED = {"model": "m", "accepted": 1, "refused": 0, "errors": []}
-RUN = {"id": "r", "model": "m", "state": "queued", "trigger": "manual", "reason": "w", "attempt": 1} | {
-    "requested_at": "2026-01-01T00:00:00Z"
-}
+RUN: dict[str, Any] = {
+    "id": "r", "model": "m", "state": "queued", "trigger": "manual", "reason": "w", "attempt": 1,
+    "requested_at": "2026-01-01T00:00:00Z",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -133,7 +134,8 @@ def test_every_method_that_changes_something_is_known_to_be_safe_or_not() -> Non
     assert changing - {"revoke_key"} <= SAFE.keys() | UNSAFE.keys()
 
 
-def test_a_retrain_has_a_fresh_idempotency_key_each_time_unless_one_is_given(pauses: list[float]) -> None:
+@pytest.mark.usefixtures("pauses")
+def test_a_retrain_has_a_fresh_idempotency_key_each_time_unless_one_is_given() -> None:
     http = Flaky(0, BUSY, RUN)
     with Retrue("http://retrue", http=http) as retrue:
         retrue.retrain("m", reason="w")
@@ -152,14 +154,16 @@ def test_a_pause_that_is_too_long_is_the_callers_to_take(status: int, kind: type
     assert (pauses, caught.value.retry_after_s) == ([], 60.0)
 
 
-def test_a_refusal_is_not_asked_again(pauses: list[float]) -> None:
+@pytest.mark.usefixtures("pauses")
+def test_a_refusal_is_not_asked_again() -> None:
     http = Flaky(1, httpx.Response(404), {"models": []})
     with Retrue("http://retrue", http=http) as retrue, pytest.raises(NotThere):
         retrue.models()
     assert len(http.seen) == 1
 
 
-def test_nobody_and_nobody_in_time_are_told_apart_and_no_password_is_told(pauses: list[float]) -> None:
+@pytest.mark.usefixtures("pauses")
+def test_nobody_and_nobody_in_time_are_told_apart_and_no_password_is_told() -> None:
     for failure, kind in ((httpx.ReadTimeout, TooSlow), (httpx.ConnectError, Unreachable)):
         with Retrue("http://me:hunter2@retrue:81", http=Flaky(9, failure, {})) as retrue:
             with pytest.raises(Unreachable) as caught:
@@ -177,14 +181,15 @@ def test_a_name_never_leads_to_another_address(name: str) -> None:
                 ask(name)
 
 
-def test_strange_names_are_quoted(pauses: list[float]) -> None:
+@pytest.mark.usefixtures("pauses")
+def test_strange_names_are_quoted() -> None:
     http = Flaky(0, BUSY, {})
     with Retrue("http://retrue/below/", http=http) as retrue:
         retrue.model("a?b#c d%2F")
     assert http.seen[0].url.raw_path == b"/below/v1/models/a%3Fb%23c%20d%252F"
 
 
-def test_predictions_and_labels_have_types(api: Api, retrue: Retrue) -> None:
+def test_predictions_and_labels_have_types(retrue: Retrue) -> None:
     answer = retrue.predict("flip", [instance(), instance(a=9)])
     assert isinstance(answer, Predicted)
     assert (answer.model, answer.version, answer.generation, answer.recorded) == ("flip", 1, 1, True)
@@ -223,6 +228,28 @@ def test_a_run_is_waited_for_until_it_ends_or_waits(api: Api, retrue: Retrue) ->
     assert seen == ["queued", "preparing", "skipped"]
     assert (report.model, report.trigger, report.reason, report.attempt) == ("flip", "manual", "why", 1)
     assert retrue.has_changed
+
+
+@pytest.mark.usefixtures("pauses")
+@pytest.mark.parametrize("failure", [BUSY, httpx.ConnectError])
+def test_a_wait_outlives_a_restart_of_the_service_and_no_longer(
+    failure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Restarting(Flaky):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if not self.seen:
+                self.seen.append(request)
+                return httpx.Response(200, json=RUN)
+            return super().handle_request(request)
+
+    ended = RUN | {"state": "skipped"}
+    with Retrue("http://retrue", http=Restarting(7, failure, ended)) as retrue:
+        assert retrue.wait_for_run("r", poll_s=0.0).state == "skipped"
+    with Retrue("http://retrue", http=Flaky(7, failure, ended)) as retrue, pytest.raises((Unreachable, NotNow)):
+        retrue.wait_for_run("r", poll_s=0.0)  # there never was a service
+    monkeypatch.setattr("service.client.retrue.LOST_S", 0.0)
+    with Retrue("http://retrue", http=Restarting(7, failure, ended)) as retrue, pytest.raises((Unreachable, NotNow)):
+        retrue.wait_for_run("r", poll_s=0.0)
 
 
 def test_a_gate_is_read_into_clauses() -> None:

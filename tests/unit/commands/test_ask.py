@@ -11,7 +11,6 @@ import pytest
 from service.commands.rows import Format, guess, read_rows, types_of
 from tests.commanded import Command, Wire
 from tests.served import FLIP, instance
-from tests.unit.api.conftest import Api
 
 ROWS = [instance(a=step / 3, n=None if step % 2 else 0.5, zone=1 + step % 3, on=step % 2 == 0) for step in range(5)]
 
@@ -80,7 +79,7 @@ def test_a_model_without_a_champion_is_exit_3(looking: Command) -> None:
     assert (ran.code, ran.err.count("\n")) == (3, 1)
 
 
-def test_ctrl_c_between_batches_prints_what_was_answered(api: Api, wire: Wire, retrue: Command) -> None:
+def test_ctrl_c_between_batches_prints_what_was_answered(wire: Wire, retrue: Command) -> None:
     seen: list[httpx.Request] = []
 
     def before(request: httpx.Request) -> None:
@@ -95,7 +94,7 @@ def test_ctrl_c_between_batches_prints_what_was_answered(api: Api, wire: Wire, r
     assert "2 of 5 rows were answered, and are recorded" in ran.err
 
 
-def test_a_key_that_may_only_predict_has_its_cells_guessed(api: Api, wire: Wire, retrue: Command) -> None:
+def test_a_key_that_may_only_predict_has_its_cells_guessed(wire: Wire, retrue: Command) -> None:
     def before(request: httpx.Request) -> httpx.Response | None:
         return httpx.Response(403, json={"detail": "no"}) if request.method == "GET" else None
 

@@ -54,7 +54,8 @@ def test_a_run_in_the_way_is_exit_1_and_named_and_can_be_joined(retrue: Command)
 
 
 @pytest.mark.parametrize(
-    ("last", "code"), [(S.REJECTED, 4), (S.AWAITING_APPROVAL, 4), (S.PROMOTING, 0), (S.FAILED, 4), (S.AWAITING_LABELS, 4)]
+    ("last", "code"),
+    [(S.REJECTED, 4), (S.AWAITING_APPROVAL, 4), (S.PROMOTING, 0), (S.FAILED, 4), (S.AWAITING_LABELS, 4)],
 )
 def test_waiting_for_a_run_ends_with_0_if_it_promotes_and_4_if_not(
     last: RunState, code: int, api: Api, wire: Wire, retrue: Command

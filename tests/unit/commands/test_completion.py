@@ -39,7 +39,7 @@ def test_models_versions_runs_and_switches_are_completed(
 
 
 def test_completion_asks_the_address_with_the_key_that_stands_on_the_line(
-    api: Api, wire: Wire, retrue: Command, monkeypatch: pytest.MonkeyPatch
+    wire: Wire, retrue: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, _ = complete(retrue, "retrue status --url http://other --key secret ", monkeypatch)
     assert found == ["flip", "price"]

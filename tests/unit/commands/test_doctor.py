@@ -56,7 +56,9 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def findings(ran: Ran, health: str) -> dict[str, str]:
-    return {one["name"]: f"{one['words']} -> {one['remedy']}" for one in ran.json["findings"] if one["health"] == health}
+    return {
+        one["name"]: f"{one['words']} -> {one['remedy']}" for one in ran.json["findings"] if one["health"] == health
+    }
 
 
 def test_a_healthy_home_without_a_service_is_well(patient: Patient) -> None:
@@ -67,7 +69,7 @@ def test_a_healthy_home_without_a_service_is_well(patient: Patient) -> None:
     assert "retrue serve" in findings(ran, "note")["processes"]
     shown = patient.retrue("doctor")
     assert shown.code == 0
-    assert [line.split()[:2] for line in shown.out.splitlines() if line.startswith("ok")][0] == ["ok", "settings"]
+    assert next(line.split()[:2] for line in shown.out.splitlines() if line.startswith("ok")) == ["ok", "settings"]
 
 
 def test_a_home_that_is_not_there_yet_is_no_fault_and_is_not_made(patient: Patient, tmp_path: Path) -> None:
@@ -79,7 +81,9 @@ def test_a_home_that_is_not_there_yet_is_no_fault_and_is_not_made(patient: Patie
 
 def test_the_doctor_changes_nothing(patient: Patient) -> None:
     def contents() -> dict[str, bytes]:
-        found = (path for path in patient.home.rglob("*") if path.is_file() and path.suffix not in {".db-wal", ".db-shm"})
+        found = (
+            path for path in patient.home.rglob("*") if path.is_file() and path.suffix not in {".db-wal", ".db-shm"}
+        )
         return {str(path): path.read_bytes() for path in found}
 
     patient.database.close()
@@ -155,7 +159,9 @@ def full_disk(patient: Patient) -> None:
 
 
 def old_package(patient: Patient) -> None:
-    patient.monkeypatch.setattr(metadata, "requires", lambda _: ["httpx<0.2,>=0.1", "typer>=0.1", "none>=1; extra == 'x'"])
+    patient.monkeypatch.setattr(
+        metadata, "requires", lambda _: ["httpx<0.2,>=0.1", "typer>=0.1", "none>=1; extra == 'x'"]
+    )
 
 
 def lost_package(patient: Patient) -> None:

@@ -93,7 +93,9 @@ def test_a_run_is_told_in_full_with_its_transitions(api: Api, retrue: Command) -
         {"name": "better", "outcome": "fail", "value": 0.1, "threshold": 0.2, "n": 9, "reason": "it is not"}
     ]}  # fmt: skip
     with api.database.write() as conn:
-        runs.transition(conn, run_id, RunState.FAILED, actor="t", reason="t", at=AT, gate=gate, code="boom", detail="bang")
+        runs.transition(
+            conn, run_id, RunState.FAILED, actor="t", reason="t", at=AT, gate=gate, code="boom", detail="bang"
+        )
     for words in (["runs", run_id], ["explain", run_id]):
         ran = retrue(*words)
         assert "boom: bang" in line_of(ran, "outcome")
@@ -109,8 +111,9 @@ def test_what_is_not_there_is_one_line_and_exit_2(looking: Command) -> None:
     unknown = "019a0000-0000-7000-8000-000000000000"
     for words in (
         ["status", "nothing"], ["versions", "nothing"], ["versions", "flip", "9"], ["checks", "nothing"],
-        ["runs", "nothing"], ["runs", unknown], ["runs", unknown, "--watch"], ["explain", "nothing"], ["cancel", unknown],
+        ["runs", "nothing"], ["runs", unknown], ["runs", unknown, "--watch"], ["explain", "nothing"],
         ["predict", "nothing"], ["label", "nothing", "--set", f"{unknown}=UP"], ["replay", "nothing"],
+        ["cancel", unknown],
     ):  # fmt: skip
         ran = looking(*words, stdin='{"a": 1}')
         assert (ran.code, ran.err.count("\n")) == (2, 1), (words, ran.err)
@@ -123,7 +126,7 @@ def test_a_model_without_a_check_is_explained_by_what_to_do(looking: Command) ->
 
 
 def test_address_and_key_come_from_option_environment_or_file_in_that_order(
-    shared_api: Api, looking: Command, monkeypatch: pytest.MonkeyPatch
+    looking: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def reached(*words: str) -> tuple[str, str | None]:
         assert looking("status", *words).code == 0
