@@ -232,9 +232,7 @@ def test_a_run_is_waited_for_until_it_ends_or_waits(api: Api, retrue: Retrue) ->
 
 @pytest.mark.usefixtures("pauses")
 @pytest.mark.parametrize("failure", [BUSY, httpx.ConnectError])
-def test_a_wait_outlives_a_restart_of_the_service_and_no_longer(
-    failure: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wait_outlives_a_restart_of_the_service_and_no_longer(failure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Restarting(Flaky):
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             if not self.seen:
