@@ -285,12 +285,14 @@ def without_password(url: str) -> str:
     >>> without_password("postgresql://retrue:secret@db/retrue")
     'postgresql://retrue:***@db/retrue'
     """
-    parts = urlsplit(url)
+    parts = hidden = urlsplit(url)
     if parts.password is not None:
-        parts = parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", f":{MASK}@"))
+        hidden = hidden._replace(netloc=parts.netloc.replace(f":{parts.password}@", f":{MASK}@"))
     pairs = [(pair.partition("=")[0], pair) for pair in parts.query.split("&")]
     query = "&".join(f"{name}={MASK}" if is_secret(name) and "=" in pair else pair for name, pair in pairs)
-    return urlunsplit(parts._replace(query=query))
+    hidden = hidden._replace(query=query)
+    # Put together again, sqlite:////path would lose two of its strokes.
+    return url if hidden == parts else urlunsplit(hidden)
 
 
 def _gather(environ: Mapping[str, str], env_file: Path) -> tuple[tuple[str, dict[str, str]], ...]:
