@@ -1,71 +1,57 @@
-"""The command line. Exit codes: 0 done, 1 not as wished, 2 the caller can mend it, 3 try again later, 130 Ctrl-C."""
+"""The command line: puts the verbs together, and turns whatever goes wrong into one line and an exit code."""
 
 import sys
+from collections.abc import Sequence
 
 import typer
+from typer._click.exceptions import ClickException, NoArgsIsHelpError  # Typer re-exports only some of their heirs
 
-from service import __version__
-from service.client import Refused, Unreachable
-from service.commands import change, decide, demo, look, processes, stream
+from service.client import ClientError
+from service.commands import ask, change, decide, demo, doctor, look, processes, stream, switches
 from service.commands.audit import audit
 from service.commands.keys import keys
 from service.commands.models import models
-from service.commands.output import notes
-from service.domain.errors import CallerError, NotReady, RetrueError
+from service.commands.output import fail
+from service.commands.refused import EXIT_CODES, exit_code_of, words_of
+from service.domain.errors import RetrueError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="retrue",
-    help="Keeps served scikit-learn models true: serves, checks, retrains, judges, swaps.",
+    help="Keeps served scikit-learn models true: serves, checks, retrains, judges, swaps.\n\nExit codes: "
+    + "; ".join(f"{code} {words.partition(':')[0]}" for code, words in EXIT_CODES.items())
+    + ".",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
-for part in (processes, look, change, decide, stream, demo):
+for part in (look, change, switches, decide, ask, stream, processes, doctor, demo):
     part.register(app)
 
 
-@app.command()
-def version() -> None:
-    """Print the version of Retrue."""
-    typer.echo(__version__)
-
-
-HTTP_SERVER_ERROR = 500
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every expected error is one line, never a traceback."""
     try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Unreachable as error:
-        sys.exit(_say(str(error), 3))
-    except Refused as error:
-        sys.exit(_say(_refusal(error), 3 if error.status >= HTTP_SERVER_ERROR else 2))
-    except RetrueError as error:
-        sys.exit(_say(error.detail, _exit_code(error)))
+        code = app(args=arguments, prog_name="retrue", standalone_mode=False)
+    except NoArgsIsHelpError:
+        sys.exit(2)  # the help has been printed
+    except ClickException as error:
+        code = _misused(error)
+    except (ClientError, RetrueError) as error:
+        code = fail(words_of(error), exit_code=exit_code_of(error)).exit_code
+    except typer.Abort:
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _exit_code(error: RetrueError) -> int:
-    if isinstance(error, CallerError):
-        return 2
-    return 3 if isinstance(error, NotReady) else 1
-
-
-def _refusal(error: Refused) -> str:
-    listed = error.problem.get("errors") or []
-    more = "; ".join(str(item.get("detail", item)) if isinstance(item, dict) else str(item) for item in listed[:3])
-    return f"{error}" + (f" ({more})" if more else "")
-
-
-def _say(text: str, exit_code: int) -> int:
-    notes.print(f"[bold red]retrue:[/] {text}", soft_wrap=True)
-    return exit_code
+def _misused(error: ClickException) -> int:
+    """Say what is wrong with the words on the command line, in one line: a program may log it."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "retrue"
+    return fail(f"{error.format_message().rstrip('.')}: see `{path} --help`", exit_code=error.exit_code).exit_code
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class Replay:
         started_at, began = time.time(), time.perf_counter()
         answer, error = None, None
         try:
-            answer = self._client.predict(self._model, instances)
+            answer = self._client.predict(self._model, instances).document
         except Refused as refused:
             error = f"{refused.status} {refused}"
         latency_s = time.perf_counter() - began
@@ -169,8 +169,7 @@ class Replay:
             at, prediction_id, label = self._due.popleft()
             ripe.append({"id": prediction_id, "label": label, "observed_at": at.isoformat().replace("+00:00", "Z")})
         try:
-            answer = self._client.feedback(self._model, ripe)
-            accepted = int(answer.get("accepted", len(ripe)))
+            accepted = self._client.feedback(self._model, ripe).accepted
         except Refused as refused:
             accepted = 0
             self.totals.errors = [*self.totals.errors[-9:], f"feedback: {refused.status} {refused}"]

@@ -11,7 +11,6 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
@@ -19,16 +18,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from service.domain.errors import HomeUnusable, SettingInvalid
 from service.domain.notice import endpoints_of, secrets_of
+from service.domain.secret import MASK, is_secret, without_password
 
-__all__ = ["PREFIX", "Settings", "explain", "load", "prepare_home", "without_password"]
+__all__ = ["CLIENT_ONLY", "PREFIX", "Settings", "explain", "load", "prepare_home"]
 
 PREFIX = "RETRUE_"
 
-CLIENT_ONLY = frozenset({"RETRUE_URL", "RETRUE_KEY"})
+CLIENT_ONLY = frozenset({"RETRUE_URL", "RETRUE_API_KEY", "RETRUE_KEY"})
 """Read by the command line's verbs, not by the service."""
-
-PRIVATE = frozenset({"database_url", "webhook_secret", "webhook_urls"})
-"""Settings whose value may hold a secret: nobody shows it."""
 
 MIB = 1 << 20
 LEAST_MEMORY = 512 * MIB
@@ -264,21 +261,21 @@ def load(*, environ: Mapping[str, str] | None = None, env_file: Path = Path(".en
 def explain(settings: Settings) -> list[dict[str, str]]:
     """Return every setting's ``name``, ``variable``, ``value`` (without the password of a URL) and ``origin``.
 
-    The origin is one of ``command line``, ``environment``, ``.env`` and ``default``.
+    The origin is one of ``command line``, ``environment``, ``.env`` and ``default``. A secret that is set shows as
+    ``***``.
     """
-    plain = settings.model_dump(mode="json") | {
+    shown = {
         "database_url": without_password(settings.database),
-        "webhook_secret": "***" if settings.webhook_secret else "",
         "webhook_urls": " ".join(endpoint.name for endpoint in endpoints_of(settings.webhook_urls)),
     }
     return [
         {
             "name": name,
             "variable": PREFIX + name.upper(),
-            "value": _text(value),
+            "value": shown.get(name, MASK if value and is_secret(name) else _text(value)),
             "origin": settings._origins.get(name, "default"),
         }
-        for name, value in plain.items()
+        for name, value in settings.model_dump(mode="json").items()
     ]
 
 
@@ -305,21 +302,6 @@ def prepare_home(settings: Settings) -> None:
     except OSError as error:
         msg = f"the home {home} cannot be used ({error.strerror}): mend its permissions or {remedy}"
         raise HomeUnusable(msg, home=str(home)) from error
-
-
-def without_password(url: str) -> str:
-    """Return `url` with its password hidden.
-
-    Examples
-    --------
-    >>> without_password("postgresql://retrue:secret@db/retrue")
-    'postgresql://retrue:***@db/retrue'
-    """
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    netloc = parts.netloc.replace(f":{parts.password}@", ":***@")
-    return urlunsplit(parts._replace(netloc=netloc))
 
 
 def _gather(environ: Mapping[str, str], env_file: Path) -> tuple[tuple[str, dict[str, str]], ...]:
@@ -350,7 +332,7 @@ def _one_line(error: ValidationError) -> SettingInvalid:
     lines = []
     for fault in error.errors(include_url=False, include_context=False):
         name = str(fault["loc"][0]) if fault["loc"] else "settings"
-        is_told = fault["type"] != "extra_forbidden" and name not in PRIVATE
+        is_told = fault["type"] != "extra_forbidden" and not is_secret(name)
         given = f" (given: {fault['input']!r})" if is_told else ""
         lines.append(f"{PREFIX}{name.upper()}: {fault['msg'][0].lower()}{fault['msg'][1:]}{given}")
     return SettingInvalid("; ".join(lines), settings=[line.split(":")[0] for line in lines])

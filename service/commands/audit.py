@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service.commands.keys import direct
-from service.commands.output import AsJson, Key, Url, connect, console, fail, print_json, print_table
+from service.commands.output import AsJson, Key, Url, connect, fail, print_json, print_table, say
 
 __all__ = ["audit"]
 
@@ -71,10 +71,10 @@ def verify(head: Anchor = None, as_json: AsJson = False) -> None:
         )
     elif examined.findings:
         for found in examined.findings:
-            console.print(f"[red]row {found.seq}[/] {found.words}", soft_wrap=True)
+            say(f"row {found.seq} {found.words}")
     else:
-        console.print(f"the audit is whole: {examined.rows} rows")
-        console.print(f"head {examined.head}", soft_wrap=True)
+        say(f"the audit is whole: {examined.rows} rows")
+        say(f"head {examined.head}")
     if examined.findings:
         raise typer.Exit(1)
 

@@ -1,12 +1,14 @@
-"""The verb that asks why: one check's decision explained, or a changed policy tried on the last checks."""
+"""The verbs that ask why: a check's decision or a run's end explained, a changed policy tried on the last checks."""
 
 import json
 from typing import Annotated, Any
 
 import typer
 
-from service.client import Json
-from service.commands.output import AsJson, Key, Url, connect, console, fail, note, print_json, print_table
+from service.client import Json, NotThere, Retrue
+from service.commands.arguments import CheckOrRun
+from service.commands.detail import print_run
+from service.commands.output import AsJson, Key, Url, connect, fail, note, print_json, print_table, say
 
 __all__ = ["register"]
 
@@ -44,9 +46,43 @@ def decide(
         _print_dry_run(found)
 
 
+def explain(what: CheckOrRun, url: Url = "", key: Key = "", as_json: AsJson = False) -> None:
+    """Say why: a check's decision step by step, or how a run went and what the gate said of it."""
+    with connect(url, key) as retrue:
+        check, run = _found(retrue, what)
+        events = [] if run is None else retrue.events(what)
+    if as_json:
+        print_json(check if run is None else run | {"events": events})
+    elif run is not None:
+        print_run(run, events)
+    elif check is not None:
+        _print_explanation(check)
+
+
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
-    app.command()(decide)
+    """Add the verbs to `app`."""
+    for verb in (explain, decide):
+        app.command()(verb)
+
+
+def _found(retrue: Retrue, what: str) -> tuple[Json | None, Json | None]:
+    """Return the explanation of a check, or a run: `what` may be the id of either, or a model's name."""
+    try:
+        return retrue.explanation(what), None
+    except NotThere:
+        pass
+    try:
+        return None, retrue.run(what)
+    except NotThere:
+        pass
+    try:
+        checks = retrue.checks(what)
+    except NotThere:
+        raise fail(f"there is no check, no run and no model {what!r}", exit_code=2) from None
+    done = next((check["id"] for check in checks if check["state"] == "done"), None)
+    if done is None:
+        raise fail(f"no check of {what} has been done yet: `retrue check {what} --wait`")
+    return retrue.explanation(done), None
 
 
 def _changes(pairs: list[str]) -> dict[str, Any]:
@@ -70,37 +106,34 @@ def _value(text: str) -> Any:
 
 def _print_explanation(found: Json) -> None:
     for warning in found["warnings"]:
-        console.print(f"[bold red]{warning}[/]", soft_wrap=True)
-    console.print(
-        f"check {found['check']} of {found['model']}, version {found['version']}, window until {found['window_until']}",
-        soft_wrap=True,
-    )
+        say(warning)
+    say(f"check {found['check']} of {found['model']}, version {found['version']}, window until {found['window_until']}")
     for number, step in enumerate(found["steps"]):
         _line(f"{number} {step['name']}", step["outcome"], step["reason"])
         for detail in step["details"]:
-            console.print(f"{'':<34}{detail}", soft_wrap=True, markup=False)
-    console.print("[bold]situation[/]")
+            say(f"{'':<34}{detail}")
+    say("situation")
     for name, value in found["situation"].items():
         if value not in (None, "", []) and not isinstance(value, dict):
-            console.print(f"  {name:<26}{value}", soft_wrap=True, markup=False)
-    console.print("[bold]rules[/]" + ("" if found["policy_recorded"] else " (by the model's present policy)"))
+            say(f"  {name:<26}{value}")
+    say("rules" + ("" if found["policy_recorded"] else " (by the model's present policy)"))
     for rule in found["rules"]:
         met, free = MARKS[rule["kind"]]
         _line(f"{rule['kind']} {rule['name']}", met if rule["met"] else free, rule["reason"])
     if found["rules"][-1]["kind"] == "cause":
-        console.print("  obstacles are asked only where something calls for a run")
-    console.print("[bold]decision[/]")
+        say("  obstacles are asked only where something calls for a run")
+    say("decision")
     _line("recorded", found["recorded"]["action"], f"{found['recorded']['code']}: {found['recorded']['reason']}")
     if found["same"]:
-        console.print("  decided anew it is the same, word for word")
+        say("  decided anew it is the same, word for word")
     else:
         _line("today", found["today"]["action"], f"{found['today']['code']}: {found['today']['reason']}")
     if found["run"]:
-        console.print(f"  run {found['run']} followed")
+        say(f"  run {found['run']} followed")
 
 
 def _line(name: str, outcome: str, reason: str) -> None:
-    console.print(f"  {name:<22}{outcome:<10}{reason}", soft_wrap=True, markup=False)
+    say(f"  {name:<22}{outcome:<10}{reason}")
 
 
 def _print_dry_run(found: Json) -> None:
@@ -117,15 +150,13 @@ def _print_dry_run(found: Json) -> None:
     ]
     print_table("", ("window until", "recorded", "replayed", "", "rests on", "why"), rows)
     old, new = found["recorded"], found["replayed"]
-    console.print(
+    say(
         f"{found['changed']} of {found['checks']} decisions change; runs {old['runs']} → {new['runs']}, "
-        f"suggestions {old['suggestions']} → {new['suggestions']}",
-        soft_wrap=True,
+        f"suggestions {old['suggestions']} → {new['suggestions']}"
     )
-    console.print(
+    say(
         f"runs if those that were never made had been rejected: {found['replayed_if_rejected']['runs']}; "
-        f"promoted: {found['replayed_if_promoted']['runs']}",
-        soft_wrap=True,
+        f"promoted: {found['replayed_if_promoted']['runs']}"
     )
     for limit in found["limits"]:
         note(limit)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.client import Json
-from service.commands.output import AsJson, Key, Url, connect, console, fail, note, print_json, print_table, since
+from service.commands.arguments import Reason
+from service.commands.output import AsJson, Key, Url, connect, fail, note, print_json, print_table, say, since
 from service.domain.access import Role
 from service.domain.duration import parse_duration
 from service.settings import load, prepare_home
@@ -24,8 +25,6 @@ keys = typer.Typer(
     help="Create, list and revoke API keys. Without --url they work on the database, so that the first can be made.",
     no_args_is_help=True,
 )
-
-Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it stands in the audit log.")]
 
 
 def person() -> str:
@@ -71,7 +70,7 @@ def create(
         print_json(made)
         return
     note(f"key {made['id']} of {name}: {', '.join(made['roles'])}; expires {made['expires_at'] or 'never'}")
-    note("it is shown this once; send it as Authorization: Bearer …, or set RETRUE_KEY")
+    note("it is shown this once; send it as Authorization: Bearer …, or set RETRUE_API_KEY")
     typer.echo(made["key"])
 
 
@@ -116,6 +115,7 @@ def revoke(
     reason: Reason = "asked on the command line",
     url: Url = "",
     key: Key = "",
+    as_json: AsJson = False,
 ) -> None:
     """Take a key back; every worker refuses it within seconds."""
     if url:
@@ -128,7 +128,10 @@ def revoke(
         with database.write(origin={"via": "command line"}) as conn:
             stored.revoke(conn, wanted, actor=person(), reason=reason)
         database.close()
-    console.print(f"key {wanted} is revoked")
+    if as_json:
+        print_json({"key": wanted, "state": "revoked"})
+    else:
+        say(f"key {wanted} is revoked")
 
 
 def _create(name: str, roles: list[Role], lasts: timedelta | None, reason: str) -> Json:

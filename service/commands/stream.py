@@ -1,19 +1,22 @@
 """Verbs that stream a data set through the service: replay."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.client import Retrue
-from service.commands.look import ModelName
-from service.commands.output import DEFAULT_URL, Key, Url, connect, console, fail, notes
+from service.commands.arguments import ModelName
+from service.commands.output import AsJson, Key, Url, connect, fail, key_of, note, notes, print_json, say, url_of
+from service.commands.progress import bar
 from service.domain.duration import parse_duration
-from service.replay import Answer, Pace, Replay, Rows, rows_of
+from service.replay import Answer, Pace, Replay, Rows, Totals, rows_of
 
 __all__ = ["load_rows", "register"]
+
+INTERRUPTED = 130
 
 
 def replay(
@@ -34,6 +37,7 @@ def replay(
     lead: Annotated[str, typer.Option(help="With --in-step: how far ahead of the loop the stream may get.")] = "1d",
     url: Url = "",
     key: Key = "",
+    as_json: AsJson = False,
 ) -> None:
     """Stream a data set in event-time order through the HTTP API, sending each label after a delay."""
     try:
@@ -45,33 +49,44 @@ def replay(
             label_delay=delay,
         )
         first, last = _moment(start), _moment(until)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise fail(str(error), exit_code=2) from None
     with connect(url, key) as retrue:
         rows = load_rows(retrue, model, data=data, start=first, until=last)
     if not len(rows):
         raise fail("there is no row between --from and --until", exit_code=2)
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=notes
-    )
-    with progress:
-        task = progress.add_task(model, total=len(rows))
-
-        def answered(answer: Answer) -> None:
-            at = rows.times[answer.first]
-            progress.update(task, advance=answer.count, description=f"{model} {at:%Y-%m-%d}")
-
-        try:
-            totals = Replay(url or DEFAULT_URL, model, rows, pace=pace, answered=answered, key=key or None).run()
-        except (ValueError, TimeoutError) as error:
-            raise fail(str(error)) from None
-    console.print(
-        f"{totals.sent} requests, {totals.failed} failed; {totals.labels_sent} labels, {totals.labels_failed} refused"
-    )
-    for text in totals.errors:
-        notes.print(f"  {text}", soft_wrap=True)
+    totals = _stream(url, key, model, rows, pace)
+    if as_json:
+        print_json({"model": model, "rows": len(rows), **asdict(totals)})
+    else:
+        sent = f"{totals.sent} requests, {totals.failed} failed"
+        say(f"{sent}; {totals.labels_sent} labels, {totals.labels_failed} refused")
+        for text in totals.errors:
+            note(f"  {text}")
     if totals.failed or totals.labels_failed:
         raise typer.Exit(1)
+
+
+def _stream(url: str, key: str, model: str, rows: Rows, pace: Pace) -> Totals:
+    reached = rows.times[0]
+    with bar(notes) as shown:
+        task = shown.add_task(model, total=len(rows))
+
+        def answered(answer: Answer) -> None:
+            nonlocal reached
+            reached = rows.times[answer.first + answer.count - 1]
+            shown.update(task, advance=answer.count, description=f"{model} {reached:%Y-%m-%d}")
+
+        try:
+            stream = Replay(url_of(url)[0], model, rows, pace=pace, answered=answered, key=key_of(key)[0] or None)
+            return stream.run()
+        except (ValueError, TimeoutError) as error:
+            raise fail(str(error)) from None
+        except KeyboardInterrupt:
+            words = (
+                f"stopped at {reached.isoformat()}: what was sent stays, its checks and runs go on (`retrue status`)"
+            )
+            raise fail(f"{words}; go on with --from {reached.isoformat()}", exit_code=INTERRUPTED) from None
 
 
 def load_rows(retrue: Retrue, model: str, *, data: Path | None, start: datetime | None, until: datetime | None) -> Rows:
@@ -85,16 +100,24 @@ def load_rows(retrue: Retrue, model: str, *, data: Path | None, start: datetime 
     import pandas as pd
 
     described = retrue.model(model)
+    if "timestamp" not in described:
+        raise fail(f"the file of {model} was never usable: {described.get('error')}", exit_code=1)
     path = data or Path(described["source"])
     if not path.exists():
         raise fail(f"{path} does not exist: name the data set with --data", exit_code=2)
-    frame: Any = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    try:
+        frame: Any = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise fail(f"{path} can't be read as {path.suffix or 'parquet'}: {error}", exit_code=2) from None
     timestamp = described["timestamp"]
     needed = [timestamp, described["target"], *(feature["name"] for feature in described["schema"]["features"])]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise fail(f"{path} lacks the columns {', '.join(missing)}", exit_code=2)
-    frame[timestamp] = pd.to_datetime(frame[timestamp], utc=True)
+    try:
+        frame[timestamp] = pd.to_datetime(frame[timestamp], utc=True)
+    except (ValueError, TypeError) as error:
+        raise fail(f"{path}: column {timestamp} holds what is no time: {error}", exit_code=2) from None
     begin = start or retrue.learned_until(model)
     if begin is not None:
         frame = frame[frame[timestamp] > begin] if start is None else frame[frame[timestamp] >= begin]

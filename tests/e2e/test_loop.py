@@ -217,7 +217,7 @@ def test_a_swap_reaches_every_worker_and_no_client_is_taken_back(service: Servic
             told = []
             with Retrue(service.url) as client:  # one connection, so one worker
                 while not enough.is_set():
-                    told.append(client.predict("flip", [row])["generation"])
+                    told.append(client.predict("flip", [row]).generation)
                     seen.append(told[-1])
             return told
 
@@ -257,7 +257,7 @@ def test_rollback_is_one_command_and_holds_automation(service: Service) -> None:
 def test_a_manual_run_takes_the_same_path_and_unchanged_data_is_a_recorded_no_op(service: Service) -> None:
     first = service.command("retrain", "flip", "--wait", "--reason", "test")
     second = service.command("retrain", "flip", "--wait", "--json")
-    assert first.returncode in {0, 1}, first.stderr
+    assert first.returncode in {0, 4}, first.stderr
     run = json.loads(second.stdout)
     assert (run["state"], run["code"]) == ("skipped", "no_new_data"), run
 
@@ -323,4 +323,4 @@ def test_a_killed_service_starts_again_with_the_same_champion(service: Service) 
         wait_for(retrue.is_ready, deadline_s=60, what="the restart")
         after = retrue.model("flip")["champion"]
         assert (after["version"], after["generation"]) == (before["version"], before["generation"])
-        assert retrue.predict("flip", [[0.1, 0.2, True]])["version"] == before["version"]
+        assert retrue.predict("flip", [[0.1, 0.2, True]]).version == before["version"]

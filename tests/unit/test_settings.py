@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.domain.errors import HomeUnusable, SettingInvalid
-from service.settings import Settings, explain, load, prepare_home, without_password
+from service.domain.secret import without_password
+from service.settings import Settings, explain, load, prepare_home
 
 NO_FILE = Path("no-such.env")
 
@@ -111,6 +112,8 @@ def test_a_password_is_never_shown() -> None:
     settings = load(environ={"RETRUE_DATABASE_URL": "postgresql://me:hunter2@db/x"}, env_file=NO_FILE)
     assert "hunter2" not in str(explain(settings))
     assert without_password(settings.database) == "postgresql://me:***@db/x"
+    assert without_password("postgresql://db/x?user=me&password=secret") == "postgresql://db/x?user=me&password=***"
+    assert without_password("sqlite:////var/retrue.db") == "sqlite:////var/retrue.db"
 
 
 @pytest.mark.parametrize(
@@ -151,3 +154,8 @@ def test_webhooks_need_a_secret_and_what_they_are_set_to_is_never_shown() -> Non
             load(environ=environ, env_file=NO_FILE)
         assert "hunter2" not in str(caught.value.detail)
         assert SECRET not in str(caught.value.detail)
+
+
+def test_what_only_the_command_line_reads_is_no_mistyped_setting() -> None:
+    client = {"RETRUE_URL": "http://x", "RETRUE_API_KEY": "secret", "RETRUE_KEY": "secret"}
+    assert load(environ=client, env_file=NO_FILE).model_dump() == load(environ={}, env_file=NO_FILE).model_dump()
