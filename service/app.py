@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.domain.errors import DatabaseUnavailable, InvalidSetup, RetrueError
 from service.journal import facts, set_up
-from service.settings import Settings, load, prepare_home
+from service.settings import Settings, explain, load, prepare_home
 
 if TYPE_CHECKING:
     from service.control.files import FoundModel
@@ -111,7 +111,10 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
 def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None = None) -> None:
     """Run one API worker on the listening socket `fd` until SIGTERM or SIGINT."""
     from service.api.application import Parts
+    from service.api.problems import status_of
     from service.api.server import run
+    from service.console.routes import router
+    from service.console.site import Site
     from service.control.supervisor import leave_with_parent
     from service.serving.worker import Limits, Worker
     from service.storage.artifacts import ArtifactStore
@@ -143,7 +146,8 @@ def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None
         sync=settings.spool_sync,
         folder=settings.run,
     )
-    parts = Parts(worker=worker, database=database, telemetry=telemetry, home=settings.home)
+    site = Site(database, settings=explain(settings), status_of=status_of, is_leaving=lambda: worker.is_leaving)
+    parts = Parts(worker=worker, database=database, telemetry=telemetry, home=settings.home, rooms=[router(site)])
     run(parts, socket.socket(fileno=fd), shutdown_s=settings.shutdown_s)
 
 

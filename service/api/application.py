@@ -1,12 +1,12 @@
 """The application: every route, every error a problem, the worker's life inside the server's."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
@@ -29,6 +29,8 @@ class Parts:
     telemetry: Telemetry
     home: Path
     """Holds reports/, and what a prediction's look-up reads."""
+    rooms: Sequence[APIRouter] = ()
+    """Routes of other rooms: the console's."""
     intake: Intake = field(init=False)
     """Bodies that come in; made here."""
 
@@ -84,6 +86,8 @@ def create(parts: Parts) -> FastAPI:
     app.include_router(reports.router(parts.database, parts.home / "reports"))
     app.include_router(writes.router(parts.database))
     app.include_router(decisions.router(parts.database))
+    for room in parts.rooms:
+        app.include_router(room)
     docs.install(app)
     problems.install(app)
     openapi.install(app, parts.worker.slots)

@@ -16,7 +16,7 @@ from service.domain import errors
 from service.domain.errors import RetrueError
 from service.telemetry import Slug
 
-__all__ = ["MEDIA_TYPE", "STATUS", "document", "install", "internal", "problem", "problem_of"]
+__all__ = ["MEDIA_TYPE", "STATUS", "document", "install", "internal", "problem", "problem_of", "status_of"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ STATUS: dict[type[RetrueError], int] = {
     errors.OutOfDate: 412,
     errors.PreconditionMissing: 428,
     errors.NotAllowedNow: 409,
+    errors.NoToken: 403,
     errors.NotReady: 503,
     errors.NoChampion: 503,
     errors.Overloaded: 503,
@@ -77,9 +78,14 @@ def problem(
     return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def status_of(error: RetrueError) -> int:
+    """Return the HTTP status of an error that was raised on purpose."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
 def problem_of(error: RetrueError) -> Response:
     """Return the response for an error that was raised on purpose."""
-    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    status = status_of(error)
     headers = None
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": str(error.facts.get("retry_after_s", 1))}

@@ -9,6 +9,7 @@
     │   ├─ InvalidRows                well-formed, but rows break the model's schema
     │   ├─ Conflict                   RunInProgress · GenerationMismatch · OutOfDate · PreconditionMissing
     │   │                             NotAllowedNow
+    │   ├─ NoToken                    a form that is not the console's own
     │   └─ InvalidSetup               SpecInvalid · SettingInvalid · HomeUnusable · PortInUse
     ├─ NotReady                       try again later
     │   └─ NoChampion · Overloaded · NotRecorded · DatabaseUnavailable · LakeUnavailable
@@ -34,6 +35,7 @@ __all__ = [
     "LakeUnavailable",
     "LeaseLost",
     "NoChampion",
+    "NoToken",
     "NotAllowedNow",
     "NotFound",
     "NotReady",
@@ -168,6 +170,12 @@ class NotAllowedNow(Conflict):
     """The thing exists, but its present state forbids the request."""
 
     code = "not-allowed-now"
+
+
+class NoToken(CallerError):
+    """A change that came with a cookie alone, without the token that only its page knows."""
+
+    code = "no-token"
 
 
 class InvalidSetup(CallerError):
