@@ -13,8 +13,8 @@ from service.console.words import day, moment, number
 
 __all__ = ["Cell", "Line", "Mark", "Point", "heat", "quality", "spark"]
 
-WIDE, NARROW = 760, 328
-"""A wide chart shrunk to a telephone could not be read: each is drawn for both, and the style sheet shows one."""
+WIDTHS = {"wide": 1180, "middle": 700, "narrow": 328}
+"""A wide chart shrunk to a telephone could not be read: each is drawn for all, and the style sheet shows one."""
 
 Scale = Callable[[datetime], float]
 """Where a moment stands."""
@@ -65,7 +65,7 @@ def quality(points: Sequence[Point], lines: Sequence[Line], marks: Sequence[Mark
     """Return the realised metric over time, with what was expected of each champion and the changes of champion."""
     if not points:
         return Markup("")
-    return _both(lambda width: _quality(width, points, lines, marks, metric))
+    return _each(lambda width: _quality(width, points, lines, marks, metric))
 
 
 def _quality(width: int, points: Sequence[Point], lines: Sequence[Line], marks: Sequence[Mark], metric: str) -> Markup:
@@ -90,7 +90,7 @@ def _quality(width: int, points: Sequence[Point], lines: Sequence[Line], marks: 
             Markup('<line class="rule" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(left, width - right, y=y(tick))
         )
         parts.append(Markup('<text class="end" x="{}" y="{}">{}</text>').format(left - 6, y(tick) + 4, number(tick, 3)))
-    parts += _days(first + room, last - room, x, height - 8, many=5 if width > 500 else 3)
+    parts += _days(first + room, last - room, x, height - 8, many=7 if width > 1000 else 5 if width > 500 else 3)
     for line in lines:
         parts.append(
             Markup('<line class="expected" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
@@ -149,7 +149,7 @@ def heat(names: Sequence[str], windows: Sequence[tuple[datetime, str, str]], cel
         shown = [row[-many:] for row in cells]
         return _heat(width, names, windows[-many:], shown)
 
-    return _both(drawn)
+    return _each(drawn)
 
 
 def _heat(
@@ -236,9 +236,9 @@ def _ticks(low: float, high: float) -> list[float]:
     return found if len(found) > 1 else [found[0], found[0] + step]
 
 
-def _both(drawn: Callable[[int], Markup]) -> Markup:
-    return Markup('<div class="chart wide">{}</div><div class="chart narrow">{}</div>').format(
-        drawn(WIDE), drawn(NARROW)
+def _each(drawn: Callable[[int], Markup]) -> Markup:
+    return Markup("").join(
+        Markup('<div class="chart {}">{}</div>').format(name, drawn(width)) for name, width in WIDTHS.items()
     )
 
 
