@@ -7,8 +7,8 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 
 from service.console.site import Shown
-from service.domain.run import TERMINAL, WORKING, RunState
-from service.storage import checks, models, runs, versions
+from service.domain.run import TERMINAL, RunState
+from service.storage import models, runs, versions
 from service.storage.runs import Run
 
 __all__ = ["run", "run_list", "stamp_of"]
@@ -38,11 +38,6 @@ def run(conn: Connection, request: Request) -> Shown:
     found = runs.get(conn, request.path_params["run_id"])
     events = runs.events(conn, found.id)
     row = None if found.version is None else versions.find(conn, found.model, found.version)
-    metrics = {} if row is None else row.metrics or {}
-    parent = None if row is None or row.parent is None else versions.find(conn, found.model, row.parent)
-    check = None
-    if found.check_id is not None:
-        check = next((one for one in checks.list_of(conn, found.model, limit=200) if one.id == found.check_id), None)
     return Shown(
         "run.html",
         {
@@ -52,12 +47,8 @@ def run(conn: Connection, request: Request) -> Shown:
             "revision": runs.revision(conn, found.id),
             "way": _way(found, {event.after for event in events}),
             "is_over": found.state in TERMINAL,
-            "is_working": found.state in WORKING,
             "can_cancel": found.state not in TERMINAL | {RunState.PROBATION, RunState.CANCELLING},
             "version": row,
-            "metrics": metrics,
-            "parent": parent,
-            "check": check,
             "total": sum((found.seconds or {}).values()),
         },
         stamp=stamp_of(found),

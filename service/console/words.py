@@ -112,6 +112,8 @@ def share(value: Any) -> str:
     """Return a share as a percentage; a dash for none."""
     if not isinstance(value, int | float):
         return "–"
+    if 0 < value < 0.0005 or 0.9995 < value < 1:
+        return "under 0.1%" if value < 0.5 else "over 99.9%"
     return f"{value:.0%}" if value in {0, 1} or 0.1 <= value <= 0.995 else f"{value:.1%}"
 
 

@@ -57,6 +57,17 @@ document.addEventListener("htmx:afterSettle", () => {
   watch();
 });
 
+// How long ago something was goes on by itself.
+const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+setInterval(() => {
+  for (const one of document.querySelectorAll("[data-since]")) {
+    const seconds = Math.floor((Date.now() - Date.parse(one.dataset.since)) / 1000);
+    const [size, unit] = UNITS.find(([least]) => seconds >= least) || [1, "s"];
+    const words = seconds < 5 ? "just now" : `${Math.floor(seconds / size)} ${unit} ago`;
+    if (one.textContent !== words) one.textContent = words;
+  }
+}, 5000);
+
 // A run is watched by server-sent events. While they fail, the page's own clock (every 10 s) goes on looking.
 let source = null;
 function watch() {

@@ -1,5 +1,6 @@
 """The console on a database of its own, asked in this very process."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,12 +43,24 @@ class Console:
         return Operator(self.client)
 
 
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Fleet]:
+    """Return a database with a fleet, and what is in it: written once, copied for each test."""
+    file = tmp_path_factory.mktemp("written") / "retrue.db"
+    database = migrated(file)
+    made = fleet(database)
+    database.close()
+    return file, made
+
+
 @contextmanager
-def opened(home: Path, *, door: Door | None = None, is_filled: bool = True) -> Iterator[Console]:
+def opened(home: Path, *, door: Door | None = None, written: tuple[Path, Fleet] | None = None) -> Iterator[Console]:
     console = Console()
-    console.database = migrated(home / "retrue.db")
-    if is_filled:
-        console.made = fleet(console.database)
+    if written is not None:
+        for file in written[0].parent.glob("retrue.db*"):
+            shutil.copy(file, home)
+        console.made = written[1]
+    console.database = migrated(home / "retrue.db") if written is None else Database(f"sqlite:///{home / 'retrue.db'}")
     console.site = Site(
         console.database, settings=SETTINGS, status_of=status_of, is_leaving=lambda: console.leaving, door=door
     )
@@ -60,20 +73,20 @@ def opened(home: Path, *, door: Door | None = None, is_filled: bool = True) -> I
 
 
 @pytest.fixture
-def console(tmp_path: Path) -> Iterator[Console]:
-    with opened(tmp_path) as made:
+def console(tmp_path: Path, written: tuple[Path, Fleet]) -> Iterator[Console]:
+    with opened(tmp_path, written=written) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def shared_console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+def shared_console(tmp_path_factory: pytest.TempPathFactory, written: tuple[Path, Fleet]) -> Iterator[Console]:
     """For tests that change nothing."""
-    with opened(tmp_path_factory.mktemp("home")) as made:
+    with opened(tmp_path_factory.mktemp("home"), written=written) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def empty_console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     """On a database in which nothing was ever written."""
-    with opened(tmp_path_factory.mktemp("empty"), is_filled=False) as made:
+    with opened(tmp_path_factory.mktemp("empty")) as made:
         yield made

@@ -200,7 +200,7 @@ class Locked(OpenDoor):
 
 
 def test_signing_in_takes_a_key_and_gives_a_cookie(tmp_path: Path) -> None:
-    with opened(tmp_path, door=Locked(), is_filled=False) as console:
+    with opened(tmp_path, door=Locked()) as console:
         operator = console.operator
         assert "Sign out" in operator.open("/sign-in").said
         wrong = operator.press("/sign-in", key="rtr_wrong")
