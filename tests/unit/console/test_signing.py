@@ -54,8 +54,8 @@ def test_who_has_not_signed_in_sees_the_door_alone(home: Keyed) -> None:
     home.key(Role.ADMIN)
     for path, methods in PAGES.items():
         for method, right in methods.items():
-            filled = path.replace("{model}", "flip").replace("{path:path}", "console.css").replace("{", "").replace("}", "")
-            answer = home.client.request(method, filled)
+            filled = path.replace("{model}", "flip").replace("{path:path}", "console.css")
+            answer = home.client.request(method, filled.replace("{", "").replace("}", ""))
             if right is not None:
                 assert (answer.status_code, answer.headers.get("location")) == (303, "/sign-in"), path
     assert home.client.get("/sign-in").status_code == 200
@@ -74,7 +74,7 @@ def test_who_signs_in_changes_under_the_keys_name_and_no_more_than_it_may(home: 
     assert (refused.status_code, "the role operator or admin may" in refused.text) == (403, True)
     approver = signed_in(home, home.key(Role.APPROVER, name="eve"))
     assert approver.press("/models/flip/freeze").status_code == 403
-    assert home.audit()[0].action != "switch_set" or home.audit()[0].subject == "pause"
+    assert [row.subject for row in home.audit() if row.action == "switch_set"] == ["pause"]
 
 
 def test_a_form_of_another_session_or_none_changes_nothing(home: Keyed) -> None:
@@ -89,7 +89,6 @@ def test_a_form_of_another_session_or_none_changes_nothing(home: Keyed) -> None:
 def test_a_session_ends_by_signing_out_and_with_its_key(home: Keyed) -> None:
     ada, bob = (signed_in(home, home.key(Role.OPERATOR, name=name)) for name in ("ada", "bob"))
     kept = dict(ada.cookies)
-    assert ada.press("/", ).status_code == 405  # the fleet takes no form; its only one leads out
     answer = ada.send("/sign-out", token=ada.open("/").fields["token"])
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
     ada.cookies = kept
@@ -102,7 +101,7 @@ def test_a_wrong_key_is_told_and_stands_nowhere(home: Keyed) -> None:
     key = home.key(Role.ADMIN)
     wrong = key[:-1] + ("a" if key[-1] != "a" else "b")
     operator = Operator(home.client)
-    for given in ("", "x", wrong, "<script>"):
+    for given in ("", "rtr_made_up", wrong, "<script>alert(1)</script>"):
         answer = operator.press("/sign-in", key=given)
         assert answer.status_code == 401
         assert COOKIE not in operator.cookies
