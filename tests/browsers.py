@@ -71,7 +71,9 @@ def serious(page: Page) -> list[str]:
     """Return what axe-core finds serious or critical on the page as it stands."""
     # By the debugger's own way in: the page's policy lets no script be added.
     page.evaluate(AXE.read_text(encoding="utf-8") + "; 0")
-    found: list[dict[str, Any]] = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)")
+    found: list[dict[str, Any]] = page.evaluate(
+        "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)"
+    )
     return [
         f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]} ({len(one['nodes'])} of them)"
         for one in found

@@ -57,7 +57,6 @@ def fleet(database: Database) -> Fleet:
                 "description": f"Prices against their mean. {EVIL}",
             }  # fmt: skip
             models.register(conn, name, spec_json=spec, file=f"models/{name[:20]}.py", at=BEGAN)
-        replicas.hello(conn, "replica-0", host="here", pid=1, worker=0)
         _history(conn, made)
         _waiting(conn, made)
         models.mark_broken(conn, "fresh", f"SyntaxError in line 3: {EVIL}", "models/fresh.py", at=BEGAN)
@@ -195,7 +194,9 @@ def _check(conn: Connection, model: str, week: int, *, version: int, until: date
         metric="accuracy", value=1 - loss, loss=loss, reference_loss=0.2, rows=336, labelled=300 + week,
         delay_p50_s=86_400.0, worse=loss > 0.26, reason="CUSUM 0.0784 is not above 7.16",
     )  # fmt: skip
-    finding = Finding(check="sentinel", column=EVIL, value=0.19, limit=0.05, reason=f"{EVIL} is 0.04 in 19% of the rows")
+    finding = Finding(
+        check="sentinel", column=EVIL, value=0.19, limit=0.05, reason=f"{EVIL} is 0.04 in 19% of the rows"
+    )
     verdict = Verdict.QUARANTINED if is_broken else Verdict.DRIFTED if is_moved else Verdict.CLEAN
     seen = Examination(
         verdict=verdict, reason=f"{EVIL} moved" if is_moved else "all 7 features lie within their thresholds",

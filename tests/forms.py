@@ -10,7 +10,8 @@ from tests.asgi import Client
 
 __all__ = ["Operator", "Page"]
 
-VOID = {"meta", "link", "input", "br", "img", "line", "path", "circle", "rect", "hr"}
+APART = {"p", "li", "dt", "dd", "th", "td", "h1", "h2", "div", "section", "option", "label", "summary", "a"}
+"""Elements that stand apart from what is before them."""
 
 
 class Page(HTMLParser):
@@ -21,7 +22,6 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.fields: dict[str, str] = {}
         self.words = ""
-        self._inside: list[str] = []
         self.feed(text)
 
     @override
@@ -32,13 +32,8 @@ class Page(HTMLParser):
             self.fields[given["name"]] = given["value"]
         if tag == "option" and ("selected" in given or "to" not in self.fields):
             self.fields["to"] = given["value"]
-        if tag not in VOID:
-            self._inside.append(tag)
-
-    @override
-    def handle_endtag(self, tag: str) -> None:
-        while self._inside and self._inside.pop() != tag:
-            pass
+        if tag in APART:
+            self.words += " "
 
     @override
     def handle_data(self, data: str) -> None:
@@ -83,6 +78,7 @@ class Operator:
         return {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())} if self.cookies else {}
 
     def _keep(self, response: httpx.Response) -> None:
+        self._client.forget_cookies()  # they are this browser's, not the client's
         for header in response.headers.get_list("set-cookie"):
             name, _, rest = header.partition("=")
             self.cookies[name] = rest.partition(";")[0]

@@ -65,6 +65,8 @@ class Site:
         Whether the process is about to end: streams end then.
     door
         Who may come in.
+    patience_s
+        Longest that a reader waits for a page.
     """
 
     def __init__(
@@ -75,10 +77,11 @@ class Site:
         status_of: Callable[[RetrueError], int] = lambda _: 500,
         is_leaving: Callable[[], bool] = lambda: False,
         door: Door | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.database, self.settings, self.is_leaving = database, settings, is_leaving
         self.door: Door = door or OpenDoor()
-        self._status_of = status_of
+        self._status_of, self._patience_s = status_of, patience_s
         self._pages = Environment(
             loader=FileSystemLoader(FOLDER),
             autoescape=True,
@@ -138,10 +141,10 @@ class Site:
                 raise DatabaseUnavailable(msg, retry_after_s=2)
             asked = asyncio.ensure_future(run_in_threadpool(made))
             # What is written must be known to be written, or not.
-            done, _ = await asyncio.wait({asked}, timeout=PATIENCE_S if is_read else None)
+            done, _ = await asyncio.wait({asked}, timeout=self._patience_s if is_read else None)
             if not done:
                 asked.add_done_callback(lambda late: late.cancelled() or late.exception())
-                msg = f"the database did not answer within {PATIENCE_S:g} s"
+                msg = f"the database did not answer within {self._patience_s:g} s"
                 raise DatabaseUnavailable(msg, retry_after_s=2)
             return asked.result()
         except RetrueError as error:

@@ -53,7 +53,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drawn]:
     made = fleet(database)
     app = FastAPI(docs_url=None)
     problems.install(app)
-    app.include_router(router(Site(database, status_of=status_of)))
+    app.include_router(router(Site(database, status_of=status_of, patience_s=60)))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
@@ -186,7 +186,9 @@ def test_an_operator_retrains_watches_it_and_takes_the_new_champion_back(browser
         dialog.get_by_role("button", name="Retrain").click()
         page.wait_for_url("**/runs/*")
         states = _watch(seen)
-        assert len(states & {"preparing", "validating", "training", "packaging", "evaluating", "promoting"}) >= 2, states
+        assert len(states & {"preparing", "validating", "training", "packaging", "evaluating", "promoting"}) >= 2, (
+            states
+        )
         expect(page.locator("#live")).to_contain_text("the meaning has turned")
         expect(page.get_by_role("region", name="Clauses of the gate")).to_contain_text("paired")
 

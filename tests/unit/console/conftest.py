@@ -62,8 +62,9 @@ def opened(home: Path, *, door: Door | None = None, written: tuple[Path, Fleet] 
         console.made = written[1]
     console.database = migrated(home / "retrue.db") if written is None else Database(f"sqlite:///{home / 'retrue.db'}")
     console.site = Site(
-        console.database, settings=SETTINGS, status_of=status_of, is_leaving=lambda: console.leaving, door=door
-    )
+        console.database, settings=SETTINGS, status_of=status_of, is_leaving=lambda: console.leaving, door=door,
+        patience_s=60,
+    )  # fmt: skip
     app: Any = FastAPI(docs_url=None, redoc_url=None)
     problems.install(app)
     app.include_router(router(console.site))

@@ -74,7 +74,17 @@ def test_a_duration_is_told_in_two_units_that_belong_together(seconds: float | N
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(0, "0%"), (1, "100%"), (0.9999, "over 99.9%"), (0.9991, "99.9%"), (0.0001, "under 0.1%"), (0.034, "3.4%"), (0.5, "50%"), (None, "–")]
+    ("value", "told"),
+    [
+        (0, "0%"),
+        (1, "100%"),
+        (0.9999, "over 99.9%"),
+        (0.9991, "99.9%"),
+        (0.0001, "under 0.1%"),
+        (0.034, "3.4%"),
+        (0.5, "50%"),
+        (None, "–"),
+    ],
 )
 def test_a_share_is_never_rounded_to_all_or_nothing(value: float | None, told: str) -> None:
     assert words.share(value) == told

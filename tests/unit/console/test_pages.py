@@ -115,7 +115,7 @@ def test_every_link_of_the_console_leads_to_a_page_or_to_the_api(shared_console:
 
 def test_a_models_page_says_what_serves_since_when_why_and_whether_it_is_good(shared_console: Console) -> None:
     with shared_console.database.write() as conn:
-        replicas.heartbeat(conn, "replica-0")
+        replicas.hello(conn, "replica-0", host="here", pid=1, worker=0)
     page = shared_console.operator.open("/models/electricity")
     assert "What serves Version 2 since 25 May 2026 00:00 UTC" in page.said
     assert "Rolled back by ada: customers complained" in page.said
@@ -200,7 +200,9 @@ def test_settings_show_where_each_came_from_and_no_secret(shared_console: Consol
     assert "r:***@db" in said
 
 
-def test_the_database_away_is_a_page_that_says_so_and_when_to_come_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_database_away_is_a_page_that_says_so_and_when_to_come_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     with opened(tmp_path_factory.mktemp("away")) as console:
         console.client._http._transport.app.state.is_degraded = lambda: True  # type: ignore[attr-defined]
         response = console.client.get("/")
