@@ -189,7 +189,7 @@ class Locked(OpenDoor):
 
     is_open = False
 
-    def begin(self, key: str) -> str:
+    def begin(self, request: Request, key: str) -> str:  # noqa: ARG002
         if key != "rtr_right":
             msg = "that key is not known"
             raise NotAllowedNow(msg)
