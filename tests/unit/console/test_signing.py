@@ -26,9 +26,7 @@ def home(tmp_path: Path) -> Iterator[Keyed]:
     found = Sessions(database, made.worker.replica.keyring)
     door = KeyedDoor(Signing(found, is_open=lambda: made.app.gate.is_open))
     made.app.include_router(router(Site(database, status_of=status_of, door=door)))
-    made.app.warden = Warden(
-        made.app.behind, gate=made.app.gate, sessions=found, telemetry=made.telemetry, pages=PAGES
-    )
+    made.app.warden = Warden(made.app.behind, gate=made.app.gate, sessions=found, telemetry=made.telemetry, pages=PAGES)
     made.worker.replica.look()
     with serving(made.app) as made.client:
         yield made
