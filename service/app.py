@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.domain.errors import DatabaseUnavailable, InvalidSetup, KeysMissing, RetrueError
 from service.journal import facts, set_up
-from service.settings import Settings, load, prepare_home
+from service.settings import Settings, explain, load, prepare_home
 
 if TYPE_CHECKING:
     from service.control.files import FoundModel
@@ -135,8 +135,14 @@ def run_controller(settings: Settings, *, life_line: int | None = None) -> None:
 def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None = None) -> None:
     """Run one API worker on the listening socket `fd` until SIGTERM or SIGINT."""
     from service.api.application import Parts
+    from service.api.problems import status_of
     from service.api.rates import Rates
     from service.api.server import run
+    from service.api.session import Sessions
+    from service.api.signing import Signing
+    from service.console.door import KeyedDoor
+    from service.console.routes import PAGES, router
+    from service.console.site import Site
     from service.control.supervisor import leave_with_parent
     from service.serving.worker import Limits, Worker
     from service.storage.artifacts import ArtifactStore
@@ -170,14 +176,25 @@ def run_worker(settings: Settings, *, fd: int, index: int, life_line: int | None
         sync=settings.spool_sync,
         folder=settings.run,
     )
+    keyring, may_be_open = worker.replica.keyring, settings.access == "auto" and settings.is_loopback
+    signing = Signing(Sessions(database, keyring), is_open=lambda: may_be_open and not keyring.has_any)
+    site = Site(
+        database,
+        settings=explain(settings),
+        status_of=status_of,
+        is_leaving=lambda: worker.is_leaving,
+        door=KeyedDoor(signing),
+    )
     parts = Parts(
         worker=worker,
         database=database,
         telemetry=telemetry,
         home=settings.home,
-        may_be_open=settings.access == "auto" and settings.is_loopback,
+        rooms=[router(site)],
+        may_be_open=may_be_open,
         rates=Rates(predict=settings.predict_rate_limit, other=settings.rate_limit),
         traces=traces,
+        pages=PAGES,
     )
     run(parts, socket.socket(fileno=fd), shutdown_s=settings.shutdown_s)
     if traces is not None:

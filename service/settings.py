@@ -24,8 +24,11 @@ __all__ = ["CLIENT_ONLY", "PREFIX", "Settings", "explain", "load", "prepare_home
 
 PREFIX = "RETRUE_"
 
-CLIENT_ONLY = frozenset({"RETRUE_URL", "RETRUE_API_KEY", "RETRUE_KEY"})
-"""Read by the command line's verbs, not by the service."""
+CLIENT_ONLY = frozenset({"RETRUE_URL", "RETRUE_API_KEY", "RETRUE_KEY", "RETRUE_ORIGINS"})
+"""Read by the command line's verbs, or handed from parent to child; no settings of the service."""
+
+ORIGINS = "RETRUE_ORIGINS"
+"""Set by a parent for its children alone: where each setting came from, which the environment would hide from them."""
 
 MIB = 1 << 20
 LEAST_MEMORY = 512 * MIB
@@ -222,7 +225,8 @@ class Settings(BaseSettings):
     def environ(self) -> dict[str, str]:
         """Return the variables that give a child process these very settings."""
         plain = self.model_dump(mode="json")
-        return {PREFIX + name.upper(): _text(value) for name, value in plain.items()}
+        origins = " ".join(f"{name}={origin.replace(' ', '-')}" for name, origin in sorted(self._origins.items()))
+        return {PREFIX + name.upper(): _text(value) for name, value in plain.items()} | {ORIGINS: origins}
 
 
 def load(*, environ: Mapping[str, str] | None = None, env_file: Path = Path(".env"), **overrides: Any) -> Settings:
@@ -254,7 +258,8 @@ def load(*, environ: Mapping[str, str] | None = None, env_file: Path = Path(".en
         settings = Settings(**values | given)
     except ValidationError as error:
         raise _one_line(error) from None
-    settings._origins.update(origins | dict.fromkeys(given, "command line"))
+    told = (os.environ if environ is None else environ).get(ORIGINS)
+    settings._origins.update(origins | dict.fromkeys(given, "command line") if told is None else _told(told))
     return settings
 
 
@@ -312,6 +317,12 @@ def _gather(environ: Mapping[str, str], env_file: Path) -> tuple[tuple[str, dict
 
 def _ours(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name.upper().startswith(PREFIX)}
+
+
+def _told(text: str) -> dict[str, str]:
+    """Return the origins that a parent process has told."""
+    pairs = (part.partition("=") for part in text.split())
+    return {name: origin.replace("-", " ") for name, _, origin in pairs}
 
 
 def _field(variable: str) -> str:

@@ -25,6 +25,10 @@ class Client:
             arguments["content"] = _drip(arguments["content"])
         return self._portal.call(lambda: self._http.request(method, path, **arguments))
 
+    def forget_cookies(self) -> None:
+        """Forget what earlier answers set."""
+        self._http.cookies.clear()
+
     def get(self, path: str, **arguments: Any) -> httpx.Response:
         return self.request("GET", path, **arguments)
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from types import MappingProxyType
@@ -18,10 +19,10 @@ from urllib.parse import urlsplit
 from fastapi import Depends
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import STATUS, problem, problem_of
+from service.api.problems import problem, problem_of, status_of
 from service.api.rates import Bucket, Rates
 from service.api.routes import ROUTES, Methods, Table
 from service.api.session import COOKIE, TOKEN_HEADER, Sessions, is_token_of
@@ -40,7 +41,7 @@ from service.domain.errors import (
 from service.serving.keyring import Keyring, Known
 from service.telemetry import Slug, Telemetry
 
-__all__ = ["Asker", "Caller", "Gate", "Warden", "identify"]
+__all__ = ["CALLER", "Asker", "Caller", "Gate", "Warden", "identify"]
 
 log = logging.getLogger(__name__)
 
@@ -220,8 +221,7 @@ class Warden:
                 answer = _refused(caller, asked, method)
         except RetrueError as error:
             self._telemetry.refused_requests.labels(error.code.replace("-", "_")).inc()
-            is_strangers = bool(pages) and STATUS.get(type(error)) == HTTPStatus.UNAUTHORIZED
-            answer = RedirectResponse(SIGN_IN, HTTPStatus.SEE_OTHER) if is_strangers else problem_of(error)
+            answer = _to_people(error) if pages else problem_of(error)
         await (self._app if answer is None else answer)(scope, receive, send)
 
     async def _caller(self, scope: Scope, needed: Right | None, *, is_page: bool) -> Caller:
@@ -255,6 +255,15 @@ def _refused(caller: Caller, asked: dict[str, Right | None], method: str) -> Res
     if needed is not None and needed not in caller.rights:
         raise _lack(caller.actor, needed)
     return None
+
+
+def _to_people(error: RetrueError) -> Response:
+    status = status_of(error)
+    if status == HTTPStatus.UNAUTHORIZED:
+        return RedirectResponse(SIGN_IN, HTTPStatus.SEE_OTHER)
+    words = f"<h1>Not done</h1><p>{escape(error.detail)}</p><p><a href='/'>Go to the fleet</a></p>"
+    page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Not done</title><main>{words}</main></html>"
+    return HTMLResponse(page, status, headers={"Content-Security-Policy": "default-src 'none'"})
 
 
 def _refuse_nul(scope: Scope) -> None:

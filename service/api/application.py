@@ -1,13 +1,13 @@
 """The application: every route, every error a problem, the worker's life inside the server's."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
@@ -57,6 +57,8 @@ class Parts:
     """Whether anybody may do everything while there is no key: only where nobody else reaches the address."""
     rates: Rates = field(default_factory=Rates)
     """How often one key may ask."""
+    rooms: Sequence[APIRouter] = ()
+    """Routes of other rooms: the console's."""
     pages: Mapping[str, Methods] = field(default_factory=dict)
     """Addresses for people, with the right that each method asks for."""
     traces: Traces | None = None
@@ -153,6 +155,8 @@ def create(parts: Parts) -> Application:
     app.include_router(decisions.router(parts.database))
     app.include_router(keys.router(parts.database))
     app.include_router(webhooks.router(parts.database))
+    for room in parts.rooms:
+        app.include_router(room)
     docs.install(app)
     problems.install(app)
     openapi.install(app, parts.worker.slots)

@@ -17,7 +17,7 @@ from service.domain import errors
 from service.domain.errors import RetrueError
 from service.telemetry import Slug
 
-__all__ = ["MEDIA_TYPE", "STATUS", "document", "install", "internal", "named", "problem", "problem_of"]
+__all__ = ["MEDIA_TYPE", "STATUS", "document", "install", "internal", "named", "problem", "problem_of", "status_of"]
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +93,14 @@ def problem(
     return Response(content, status_code=status, media_type=MEDIA_TYPE, headers={**(headers or {}), **AS_SAID})
 
 
+def status_of(error: RetrueError) -> int:
+    """Return the HTTP status of an error that was raised on purpose."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
 def problem_of(error: RetrueError) -> Response:
     """Return the response for an error that was raised on purpose."""
-    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    status = status_of(error)
     headers = None
     if status == HTTPStatus.UNAUTHORIZED:
         headers = {"WWW-Authenticate": "Bearer"}

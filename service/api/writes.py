@@ -12,11 +12,8 @@ from starlette.responses import Response
 from service.api.access import Asker
 from service.api.asking import StateRoute
 from service.api.shapes import Ask, ClearName, Promote, Reason, Rollback, SwitchName
-from service.control import requests, rollback
-from service.control.requests import refuse_switched
-from service.domain.errors import InvalidRequest, NotAllowedNow, PreconditionMissing
-from service.domain.version import VersionState
-from service.storage import audit, champions, checks, models, versions
+from service.control import orders, requests, rollback
+from service.domain.errors import InvalidRequest, PreconditionMissing
 from service.storage.champions import Champion, Swap
 from service.storage.checks import Check
 from service.storage.database import Database
@@ -83,15 +80,7 @@ def _add_runs(api: APIRouter, database: Database) -> None:
         model: str, response: Response, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)]
     ) -> Check:
         with database.write(origin=asker.origin) as conn:
-            models.get(conn, model)
-            if champions.current(conn, model) is None:
-                msg = "the model has no champion yet, so there is nothing to compare with"
-                raise NotAllowedNow(msg, model=model)
-            at = database.now(conn)
-            check = checks.create(conn, model, actor=asker.actor, at=at)
-            audit.append(
-                conn, actor=asker.actor, action="check_asked", model=model, subject=check.id, reason=why.reason, at=at
-            )
+            check = orders.check(conn, model, actor=asker.actor, reason=why.reason)
         response.headers["Location"] = f"/v1/models/{model}/checks/{check.id}"
         return check
 
@@ -157,30 +146,9 @@ def _add_champion(api: APIRouter, database: Database) -> None:
     ) -> Swap:
         expected = _generation(if_match)
         with database.write(origin=asker.origin) as conn:
-            models.get(conn, model)
-            row, at = versions.get(conn, model, wanted.version), database.now(conn)
-            refuse_switched(conn, model, "freeze", "pin", what="changes no champion")
-            current = champions.current(conn, model)
-            if row.state in {VersionState.QUARANTINED, VersionState.ARCHIVED}:
-                is_gone = row.state is VersionState.ARCHIVED
-                why = "archived: its artifact is gone" if is_gone else "quarantined: it did not load, or disappointed"
-                msg = f"version {wanted.version} is {why}"
-                raise NotAllowedNow(msg, model=model, version=wanted.version)
-            if current is not None and current.version == wanted.version and current.generation == expected:
-                msg = f"version {wanted.version} is the champion already"
-                raise NotAllowedNow(msg, model=model, version=wanted.version)
-            swap_id = champions.request_swap(
-                conn, model, version=wanted.version, expected_generation=expected, actor=asker.actor,
-                reason=wanted.reason, kind="promote", run_id=None, event_time=None, at=at,
-            )  # fmt: skip
-            audit.append(
-                conn, actor=asker.actor, action="promotion_asked", model=model, subject=swap_id, reason=wanted.reason,
-                at=at, facts={"version": wanted.version, "expected_generation": expected},
-            )  # fmt: skip
-            swap = champions.find_swap(conn, swap_id)
-        if swap is None:
-            msg = "the promotion was asked for and is gone"
-            raise NotAllowedNow(msg, swap=swap_id)
+            swap = orders.promote(
+                conn, model, version=wanted.version, expected=expected, actor=asker.actor, reason=wanted.reason
+            )
         response.headers["Location"] = f"/v1/models/{model}"
         return swap
 
@@ -210,12 +178,7 @@ def _add_switches(api: APIRouter, database: Database) -> None:
         model: str, switch: SwitchName, asker: Asker, why: Annotated[Reason, Body(default_factory=Reason)]
     ) -> Switch:
         with database.write(origin=asker.origin) as conn:
-            at = database.now(conn)
-            done = models.set_switch(conn, model, switch, value=True, actor=asker.actor, reason=why.reason, at=at)
-            audit.append(
-                conn, actor=asker.actor, action="switch_set", model=model, subject=switch, reason=why.reason, at=at
-            )
-            return done
+            return orders.set_switch(conn, model, switch, actor=asker.actor, reason=why.reason)
 
     @api.delete(
         "/models/{model}/{switch:switch}",
@@ -232,12 +195,7 @@ def _add_switches(api: APIRouter, database: Database) -> None:
         reason: Annotated[str, Query(min_length=1, max_length=2000)] = "asked over HTTP",
     ) -> None:
         with database.write(origin=asker.origin) as conn:
-            models.get(conn, model)
-            if models.clear_switch(conn, model, switch):
-                audit.append(
-                    conn, actor=asker.actor, action="switch_cleared", model=model, subject=switch, reason=reason,
-                    at=database.now(conn),
-                )  # fmt: skip
+            orders.clear_switch(conn, model, switch, actor=asker.actor, reason=reason)
 
 
 def _generation(if_match: str | None) -> int:

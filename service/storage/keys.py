@@ -22,7 +22,7 @@ MOST = 1000
 """Keys that may be valid at a time: every worker holds all of them."""
 REMEMBERED = timedelta(days=7)
 """So long whoever uses a revoked key is told that it was; later it is one that nobody knows."""
-NOBODY = frozenset({"operator", "controller", "trainer", "schedule"})
+NOBODY = frozenset({"operator", "console", "controller", "trainer", "schedule"})
 """Actors that are no keys: the audit must not confuse them with one."""
 
 

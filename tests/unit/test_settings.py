@@ -79,6 +79,17 @@ def test_a_child_process_gets_the_very_same_settings(tmp_path: Path) -> None:
     assert load(environ=settings.environ(), env_file=NO_FILE).model_dump() == settings.model_dump()
 
 
+def test_a_child_process_knows_where_each_setting_came_from(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("RETRUE_WORKERS=2\n")
+    given = load(environ={"RETRUE_HOME": str(tmp_path)}, env_file=file, port=9000)
+    child = load(environ=given.environ(), env_file=Path(os.devnull))
+    assert explain(child) == explain(given)
+    origins = {one["name"]: one["origin"] for one in explain(child)}
+    assert (origins["home"], origins["workers"], origins["port"]) == ("environment", ".env", "command line")
+    assert origins["host"] == "default"
+
+
 def test_settings_are_frozen() -> None:
     settings = load(environ={}, env_file=NO_FILE)
     with pytest.raises(ValidationError, match="frozen"):

@@ -125,6 +125,8 @@ def test_a_pages_form_comes_to_the_page_with_its_token_and_only_from_who_may(hom
         return site.request("POST", path, headers={"Cookie": f"{COOKIE}={values[name]}"}, content=b"token=x")
 
     assert send("ada").text == "ada token=x"
-    assert (send("bob").status_code, code_of(send("bob"))) == (403, "not-permitted")
+    refused = send("bob")
+    assert (refused.status_code, refused.headers["content-type"]) == (403, "text/html; charset=utf-8")
+    assert "the role operator or admin may" in refused.text
     answer = send("ada", "/v1/models/flip/runs")
     assert (answer.status_code, code_of(answer)) == (403, "no-token"), "what is no page still wants it in its header"

@@ -1,0 +1,49 @@
+"""Signing in and out by a browser: what the console is told of keys and sessions, and no more."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+
+from service.api.access import CALLER
+from service.api.session import COOKIE, Sessions, cookie_of, no_cookie
+
+__all__ = ["Signing"]
+
+
+class Signing:
+    """Answers the console's questions. What asks the database runs on a thread there.
+
+    Parameters
+    ----------
+    sessions
+        Who has signed in.
+    is_open
+        Whether no key is asked for.
+    """
+
+    def __init__(self, sessions: Sessions, *, is_open: Callable[[], bool]) -> None:
+        self._sessions, self._is_open = sessions, is_open
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no key is asked for."""
+        return self._is_open()
+
+    def caller(self, request: Request) -> tuple[str, Mapping[str, Any]] | None:
+        """Return the actor of a request that was let in, and from where it came; None: the page is anybody's."""
+        caller = request.scope.get(CALLER)
+        return None if caller is None else (caller.actor, caller.origin)
+
+    def session(self, request: Request) -> str:
+        """Return the value of its session's cookie, or nothing."""
+        return request.cookies.get(COOKIE, "")
+
+    def begin(self, request: Request, key: str) -> str:
+        """Return the Set-Cookie header of a new session; raises what is wrong with the key."""
+        return cookie_of(self._sessions.begin(key), is_secure=request.url.scheme == "https")
+
+    def end(self, request: Request) -> str:
+        """End the request's session and return the Set-Cookie header that forgets it."""
+        self._sessions.close(self.session(request))
+        return no_cookie()
