@@ -79,6 +79,8 @@ def confirm_model(verb: Verb) -> Callable[[Connection, Request], Shown]:
             "back": address("models", found.name), "seen": found.champion.generation if found.champion else 0,
             "key": secrets.token_hex(16), "options": [], "may_force": False, "hidden": {},
         }  # fmt: skip
+        if verb.name == "rollback":
+            facts |= _rollback_facts(conn, found, request.query_params.get("to", ""))
         if verb.name == "promote":
             facts |= _promotion(conn, found, request.query_params.get("version", ""))
         return Shown("confirm.html", facts | dict(verb.facts(conn, found)))
@@ -120,13 +122,15 @@ def _promotion(conn: Connection, found: Look, given: str) -> Mapping[str, Any]:
     }
 
 
-def _rollback_facts(conn: Connection, found: Look) -> Mapping[str, Any]:
+def _rollback_facts(conn: Connection, found: Look, given: str) -> Mapping[str, Any]:
+    named = next((number for number in found.targets if str(number) == given), None)
+    aim = named or next(iter(found.targets), None)
     options = [
-        {"value": number, "words": f"version {number}", "is_best": place == 0}
+        {"value": number, "words": f"version {number}", "is_best": place == 0, "is_meant": number == aim}
         for place, number in enumerate(found.targets)
     ]
-    target = versions.find(conn, found.name, found.targets[0]) if found.targets else None
-    return {"options": options, "consequence": consequences.of_rollback(found, target=target)}
+    target = None if aim is None else versions.find(conn, found.name, aim)
+    return {"options": options, "consequence": consequences.of_rollback(found, to=aim, target=target)}
 
 
 def _retrain(conn: Connection, asked: Asked) -> str:
@@ -240,10 +244,7 @@ MODEL_VERBS = {
             name="retrain", title="Retrain", button="Retrain", act=_retrain, consequence=consequences.of_retrain,
             facts=lambda _conn, _look: {"may_force": True},
         ),
-        Verb(
-            name="rollback", title="Roll back", button="Roll back", act=_roll_back, is_grave=True,
-            facts=_rollback_facts,
-        ),
+        Verb(name="rollback", title="Roll back", button="Roll back", act=_roll_back, is_grave=True),
         Verb(name="promote", title="Promote", button="Promote", act=_promote, is_grave=True),
         Verb(
             name="accept", title="Start the suggested run", button="Start the run", act=_accept,
