@@ -100,6 +100,8 @@ def test_check_now_queues_one_check_and_shows_it(console: Console) -> None:
     assert where[0] == where[1]
     with console.database.read() as conn:
         assert checks.get(conn, where[0].removeprefix("/checks/")).actor == "console"
+        newest = audit.list_of(conn, MODEL, limit=1)[0]
+    assert (newest.action, newest.actor) == ("check_asked", "console")
     assert "It is queued." in console.operator.open(where[0]).said
 
 
