@@ -8,6 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -214,14 +215,14 @@ def _switch_verbs() -> list[Verb]:
     found = [
         Verb(
             name=switch, title=title, button=title, act=_set(switch),
-            consequence=lambda seen, switch=switch: consequences.of_switch(seen, switch, is_set=True),
+            consequence=partial(consequences.of_switch, switch=switch, is_set=True),
         )
         for switch, title in words.items()
     ]  # fmt: skip
     return found + [
         Verb(
             name=f"clear-{switch}", title=title, button=title, act=_clear(switch),
-            consequence=lambda seen, switch=switch: consequences.of_switch(seen, switch, is_set=False),
+            consequence=partial(consequences.of_switch, switch=switch, is_set=False),
         )
         for switch, title in clears.items()
     ]  # fmt: skip
