@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 __all__ = ["Watched", "chromium", "serious", "watched"]
 
@@ -32,6 +32,7 @@ def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Its sandbox needs what a container's root does not have; it visits our own pages alone.
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        expect.set_options(timeout=PATIENCE_MS)
         yield browser
         browser.close()
 

@@ -157,7 +157,7 @@ def _heat(
 ) -> Markup:
     left, size, foot = (150 if width > 500 else 96), 20, 24
     letters = 20 if width > 500 else 12
-    step = min((width - left) / max(len(windows), 1), 28.0)
+    step = min((width - left) / max(len(windows), 1), 44.0)
     height = size * len(names) + foot
     parts = []
     for row, name in enumerate(names):

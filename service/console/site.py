@@ -21,8 +21,8 @@ from service.storage.database import Database
 
 __all__ = ["HEADERS", "Form", "Shown", "Site", "address"]
 
-PATIENCE_S = 3.0
-"""A page asks more than a route of the API does."""
+PATIENCE_S = 8.0
+"""A page asks more than a route of the API does, and whoever opened it rather waits than reads an error."""
 FOLDER = Path(__file__).parent / "templates"
 
 HEADERS = {
@@ -153,6 +153,8 @@ class Site:
     def _wrong(self, request: Request, error: RetrueError) -> Response:
         status = self._status_of(error)
         facts = {"error": error, "is_callers": isinstance(error, CallerError), "status": status}
+        if status == 503 and request.method == "GET":
+            facts["again"] = _again(request, "")  # it comes back by itself, once the database does
         shown = Shown("error.html", {"title": "Not found" if status == 404 else "Not done", **facts}, status=status)
         response = self._page(request, self.door.visitor(request), shown)
         if "retry_after_s" in error.facts:
@@ -171,7 +173,7 @@ class Site:
             "again": None if shown.stamp is None else _again(request, shown.stamp),
             "said": request.query_params.get("said", ""),
         }
-        text = self._pages.get_template(shown.template).render(**common, **shown.facts)
+        text = self._pages.get_template(shown.template).render({**common, **shown.facts})
         response = HTMLResponse(text, status_code=shown.status, headers=HEADERS)
         if visitor.set_cookie is not None:
             response.headers["Set-Cookie"] = visitor.set_cookie

@@ -8,6 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -79,6 +80,8 @@ def confirm_model(verb: Verb) -> Callable[[Connection, Request], Shown]:
             "back": address("models", found.name), "seen": found.champion.generation if found.champion else 0,
             "key": secrets.token_hex(16), "options": [], "may_force": False, "hidden": {},
         }  # fmt: skip
+        if verb.name == "rollback":
+            facts |= _rollback_facts(conn, found, request.query_params.get("to", ""))
         if verb.name == "promote":
             facts |= _promotion(conn, found, request.query_params.get("version", ""))
         return Shown("confirm.html", facts | dict(verb.facts(conn, found)))
@@ -120,13 +123,15 @@ def _promotion(conn: Connection, found: Look, given: str) -> Mapping[str, Any]:
     }
 
 
-def _rollback_facts(conn: Connection, found: Look) -> Mapping[str, Any]:
+def _rollback_facts(conn: Connection, found: Look, given: str) -> Mapping[str, Any]:
+    named = next((number for number in found.targets if str(number) == given), None)
+    aim = named or next(iter(found.targets), None)
     options = [
-        {"value": number, "words": f"version {number}", "is_best": place == 0}
+        {"value": number, "words": f"version {number}", "is_best": place == 0, "is_meant": number == aim}
         for place, number in enumerate(found.targets)
     ]
-    target = versions.find(conn, found.name, found.targets[0]) if found.targets else None
-    return {"options": options, "consequence": consequences.of_rollback(found, target=target)}
+    target = None if aim is None else versions.find(conn, found.name, aim)
+    return {"options": options, "consequence": consequences.of_rollback(found, to=aim, target=target)}
 
 
 def _retrain(conn: Connection, asked: Asked) -> str:
@@ -210,14 +215,14 @@ def _switch_verbs() -> list[Verb]:
     found = [
         Verb(
             name=switch, title=title, button=title, act=_set(switch),
-            consequence=lambda seen, switch=switch: consequences.of_switch(seen, switch, is_set=True),
+            consequence=partial(consequences.of_switch, switch=switch, is_set=True),
         )
         for switch, title in words.items()
     ]  # fmt: skip
     return found + [
         Verb(
             name=f"clear-{switch}", title=title, button=title, act=_clear(switch),
-            consequence=lambda seen, switch=switch: consequences.of_switch(seen, switch, is_set=False),
+            consequence=partial(consequences.of_switch, switch=switch, is_set=False),
         )
         for switch, title in clears.items()
     ]  # fmt: skip
@@ -240,10 +245,7 @@ MODEL_VERBS = {
             name="retrain", title="Retrain", button="Retrain", act=_retrain, consequence=consequences.of_retrain,
             facts=lambda _conn, _look: {"may_force": True},
         ),
-        Verb(
-            name="rollback", title="Roll back", button="Roll back", act=_roll_back, is_grave=True,
-            facts=_rollback_facts,
-        ),
+        Verb(name="rollback", title="Roll back", button="Roll back", act=_roll_back, is_grave=True),
         Verb(name="promote", title="Promote", button="Promote", act=_promote, is_grave=True),
         Verb(
             name="accept", title="Start the suggested run", button="Start the run", act=_accept,

@@ -164,8 +164,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         learned = datetime.fromisoformat(retrue.version("flip", 1)["learned_until"]).astimezone(UTC)
         stream = data[(data["at"] > learned) & (data["at"] <= learned + pd.Timedelta("42d"))]
         rows = rows_of(stream, timestamp="at", target="outcome", features=["a", "b", "weekend"])
-        pace = Pace(lead=pd.Timedelta("1d").to_pytimedelta(), batch=6, patience_s=600)
-        totals = Replay(running.url, "flip", rows, pace=pace, answered=lambda _: None).run()
+        totals = Replay(running.url, "flip", rows, pace=Pace(batch=12), answered=lambda _: None).run()
         assert totals.failed == 0, totals.errors
     yield running
     if running.process is not None and running.process.poll() is None:

@@ -58,6 +58,17 @@ def test_a_rollback_goes_where_its_page_said_and_holds_promotion(console: Consol
     assert "Rolled back. Automatic promotion is held" in console.operator.open(done.headers["location"]).said
 
 
+def test_a_versions_own_page_leads_back_to_that_version(console: Console) -> None:
+    back = next(link for link in console.operator.open(f"/versions/{MODEL}/1").links if "rollback" in link)
+    page = console.operator.open(back)
+    assert "Version 1 answers again at once, in place of version 2." in page.said
+    assert console.operator.press(back).status_code == 303
+    with console.database.read() as conn:
+        now = champions.current(conn, MODEL)
+    assert now is not None
+    assert now.version == 1
+
+
 def test_of_two_operators_who_roll_back_at_once_the_second_changes_nothing(console: Console) -> None:
     first, second = console.operator, console.operator
     seen = [(one, one.open(f"/models/{MODEL}/rollback").fields) for one in (first, second)]
@@ -89,6 +100,8 @@ def test_check_now_queues_one_check_and_shows_it(console: Console) -> None:
     assert where[0] == where[1]
     with console.database.read() as conn:
         assert checks.get(conn, where[0].removeprefix("/checks/")).actor == "console"
+        newest = audit.list_of(conn, MODEL, limit=1)[0]
+    assert (newest.action, newest.actor) == ("check_asked", "console")
     assert "It is queued." in console.operator.open(where[0]).said
 
 

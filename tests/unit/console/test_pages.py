@@ -208,4 +208,5 @@ def test_the_database_away_is_a_page_that_says_so_and_when_to_come_again(
         response = console.client.get("/")
     assert response.status_code == 503
     assert response.headers["retry-after"] == "2"
+    assert [given["hx-get"] for _, given in Page(response.text).elements if "hx-get" in given] == ["/?seen="]
     assert "the database does not answer" in Page(response.text).said
