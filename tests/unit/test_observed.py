@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # it ships no types
+import yaml
 
 from grafana.make import FOLDER, dashboards
 from scripts.metrics import PAGE, declared, text

@@ -97,7 +97,7 @@ class Watched:
 
 def has_champion(client: Retrue, version: int) -> bool:
     champion = client.model("flip").get("champion") if client.models() else None
-    return bool(champion) and champion["version"] >= version
+    return champion is not None and champion["version"] >= version
 
 
 def replayed(url: str, rows: pd.DataFrame) -> None:
