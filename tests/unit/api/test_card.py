@@ -243,5 +243,5 @@ def test_the_api_serves_a_runs_data_summary_from_the_reports_alone(api: Api) -> 
     for accepted in ("gzip", "identity"):
         page = api.client.get(address, headers={"Accept-Encoding": accepted})
         assert (page.status_code, page.text) == (200, "<p>rows</p>")
-        assert page.headers["content-security-policy"] == "sandbox allow-scripts"
+        assert page.headers["content-security-policy"] == "sandbox allow-scripts; frame-ancestors 'none'"
     assert api.client.get("/v1/runs/nobody/data-summary").status_code == 404

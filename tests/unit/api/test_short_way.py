@@ -10,10 +10,12 @@ from starlette.routing import Match
 from service.api import predict
 from service.api.access import FRAMES, HEADERS
 from service.api.body import Intake
+from service.api.trail import PARENT, REQUEST_ID
 from service.serving.batcher import Batcher
 from tests.served import instance
 from tests.unit.api.conftest import Api
 
+TRAIL = {PARENT.decode(), REQUEST_ID.decode()}
 PIECES = st.sampled_from(
     ["/", "v1", "/v1/models/", "flip", "predict", "feedback", "/predict", "/feedback", "a b", ".", ""]
 )
@@ -59,7 +61,11 @@ def test_both_ways_answer_alike(api: Api, monkeypatch: pytest.MonkeyPatch) -> No
     assert first == second
     guards = {name.decode(): value.decode() for name, value in HEADERS.items()}
     guards |= {"content-security-policy": FRAMES.decode(), "cache-control": "no-store"}
-    assert dict(long.headers) == dict(short.headers) | guards
+    told = dict(long.headers)
+    # The short way follows whoever asks for it; the long way everybody.
+    assert told.keys() >= TRAIL
+    assert not TRAIL & short.headers.keys()
+    assert {name: value for name, value in told.items() if name not in TRAIL} == dict(short.headers) | guards
 
 
 def test_what_nobody_foresaw_is_a_problem_and_counted_and_the_next_request_is_answered(
