@@ -31,7 +31,7 @@ serve: $(STAMP) ## run the service with the models in models/, state in var/
 	@$(BIN)/python -m service serve
 
 test: $(STAMP) ## run every test: unit, integration, end to end
-	@$(if $(CI),scripts/system.sh postgresql prometheus chromium)
+	@scripts/system.sh postgresql prometheus chromium sqlite3
 	@$(BIN)/python -m pytest --basetemp=.cache/tests
 
 check: $(STAMP) ## run format, lint, types, architecture contracts, unit tests (seconds)

@@ -48,7 +48,7 @@ def lines(
     legend = common_builders.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST)
     panel = panel.legend(legend.placement(common.LegendPlacement.BOTTOM).show_legend(True))
     if len(steps) > 1:
-        style = common_builders.GraphThresholdsStyleConfig().mode(common.GraphTresholdsStyleMode.DASHED)
+        style = common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         panel = panel.thresholds_style(style)
     return panel if top is None else panel.max(top)
 

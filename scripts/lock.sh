@@ -9,6 +9,6 @@ if [ ! -x "$uv" ]; then
     "$python" -m venv .cache/uv
     .cache/uv/bin/python -m pip install --quiet 'uv>=0.13,<0.14'
 fi
-UV_CACHE_DIR=.cache/uv/cache "$uv" pip compile --quiet --no-config --universal --fork-strategy fewest --extra onnx --group dev \
+UV_CACHE_DIR=.cache/uv/cache "$uv" pip compile --quiet --no-config --universal --fork-strategy fewest --extra onnx --extra otel --group dev \
     --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
     --output-file requirements.lock "$@" pyproject.toml
