@@ -17,7 +17,7 @@ class Client:
     def __init__(self, app: FastAPI, portal: BlockingPortal) -> None:
         self._portal = portal
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://retrue")
+        self._http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """Return the response to one request."""

@@ -9,9 +9,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from html import escape
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -48,7 +50,6 @@ log = logging.getLogger(__name__)
 CALLER = "retrue.caller"
 """Key in a request's scope."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -125,16 +126,10 @@ class Gate:
 
     def admit(self, scope: Scope) -> None:
         """Let a request for a prediction, or with labels, in; raises what it lacks."""
-        given = origin = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                given = value
-            elif name == b"origin":
-                origin = value
         if self.is_open:
-            if origin is not None:
-                _refuse_foreign(origin)
+            _refuse_foreign(scope)
             return
+        given = _header(scope, b"authorization")
         known = self._keyring.find(_bearer(given))
         if Right.PREDICT not in known.rights:
             raise _lacks(known, Right.PREDICT)
@@ -154,8 +149,7 @@ class Gate:
         client = scope.get("client")
         origin: dict[str, Any] = {"via": "http"} | ({"address": client[0]} if client else {})
         if self.is_open:
-            if (page := _header(scope, b"origin")) is not None:
-                _refuse_foreign(page)
+            _refuse_foreign(scope)
             return Caller("operator", origin=origin)
         if session_key is None:
             known = self._keyring.find(_bearer(_header(scope, b"authorization")))
@@ -326,12 +320,27 @@ def _lack(actor: str, needed: Right) -> NotPermitted:
     return NotPermitted(msg, needs=needed.value, roles=[role.value for role in roles])
 
 
-def _refuse_foreign(page: bytes) -> None:
-    # Without keys, any page in this machine's browser could ask for a rollback or send labels: it may not.
+def _refuse_foreign(scope: Scope) -> None:
+    # Without keys, any page in this machine's browser could ask for a rollback, or send labels. By a name of its own
+    # that leads here it could read as well: it may not.
+    for name, value in scope["headers"]:
+        if name == b"origin" and not _is_local(value.decode("latin-1")):
+            msg = "a page of another site sent this; without keys only pages of this machine may"
+            raise ForeignPage(msg)
+        if name == b"host" and not _is_local(f"//{value.decode('latin-1')}"):
+            msg = "without keys this answers by this machine's own names alone, such as localhost and 127.0.0.1"
+            raise ForeignPage(msg)
+
+
+@lru_cache(maxsize=256)
+def _is_local(address: str) -> bool:
     try:
-        host = urlsplit(page.decode("latin-1")).hostname
+        host = urlsplit(address).hostname or ""
     except ValueError:
-        host = None
-    if host not in LOCAL:
-        msg = "a page of another site sent this; without keys only pages of this machine may"
-        raise ForeignPage(msg)
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -95,7 +95,7 @@ class Load:
         async with served.app.router.lifespan_context(served.app):
             served.worker.slots.bind(served.bundles[1].under(1))
             transport = httpx.ASGITransport(served.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://retrue") as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 await asyncio.gather(self.swap(served), *(self.call(client, seed) for seed in range(self.callers)))
 
 

@@ -220,6 +220,33 @@ def test_while_it_is_open_no_page_of_another_site_may_send_anything(
     assert (answer.status_code == 403) == is_refused
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/models"), ("POST", PREDICT)])
+@pytest.mark.parametrize(
+    ("name", "is_refused"),
+    [
+        ("evil.example", True),
+        ("127.0.0.1.evil.example:8080", True),
+        ("10.0.0.7:8080", True),
+        ("[", True),
+        ("localhost:8080", False),
+        ("127.0.0.3", False),
+        ("[::1]:8080", False),
+    ],
+)
+def test_while_it_is_open_it_answers_by_this_machines_own_names_alone(
+    home: Keyed, method: str, path: str, name: str, is_refused: bool
+) -> None:
+    # A stranger's name may lead to 127.0.0.1, and then the browser takes the stranger's page for ours.
+    answer = home.ask(method, path, headers={"Host": name}, json={} if method == "POST" else None)
+    assert (code_of(answer) == "foreign-page") == is_refused
+    assert (answer.status_code == 403) == is_refused
+
+
+def test_with_keys_it_answers_by_any_name(home: Keyed) -> None:
+    key = home.key(Role.VIEWER)
+    assert home.ask("GET", "/v1/models", key, headers={"Host": "models.example"}).status_code == 200
+
+
 # -- who did it
 
 
