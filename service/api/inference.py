@@ -181,8 +181,9 @@ def _wants_ready(body: bytes) -> bool:
     if not body.strip():  # as the protocol's own client sends it
         return False
     plain = parse_json(body)
-    wanted = plain.get("ready", False) if isinstance(plain, dict) else None
-    if isinstance(wanted, bool):
-        return wanted
+    if isinstance(plain, dict) and plain.keys() <= {"ready"}:
+        wanted = plain.get("ready", False)
+        if isinstance(wanted, bool):
+            return wanted
     msg = 'the body must be empty or {"ready": true or false}'
     raise InvalidRequest(msg)

@@ -81,7 +81,7 @@ def test_the_index_tells_what_the_worker_holds(
     assert all(one["state"] == "UNAVAILABLE" and one["reason"] for one in told[1:])
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"ready": 1}', b"\xff"])
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"ready": 1}', b'{"model": "flip"}', b"\xff"])
 def test_an_index_that_is_asked_for_otherwise_is_refused(shared_api: Api, body: bytes) -> None:
     response = shared_api.client.post("/v2/repository/index", content=body)
     assert (response.status_code, list(response.json())) == (400, ["error"])
