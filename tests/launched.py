@@ -36,7 +36,7 @@ def until(seen: Callable[[], Any], *, within_s: float = 90, what: str = "it") ->
     while time.monotonic() < ends:
         if found := seen():
             return found
-        time.sleep(0.02)
+        time.sleep(0.05)
     pytest.fail(f"{what} did not happen within {within_s} s")
 
 

@@ -47,6 +47,8 @@ SILENT_S = 60.0
 FILES_S = 1.0
 """Model files are looked at so often."""
 FILES_DEADLINE_S = 120.0
+FILES_AGAIN_S = 15.0
+"""They are read again so long after a reader that died: what kills one may kill the next."""
 STUCK_S = 120.0
 """No look takes so long, whatever hangs: the database is given up far earlier."""
 
@@ -258,12 +260,17 @@ class Controller:
                 job.kill()
             return
         self._processes.forget(job)
+        # Seen is only what was read and written down. A reader that was killed (no memory, a machine too busy for its
+        # deadline) or a database that was away just then left the service without models until somebody touched a file.
+        seen, self._files_seen = self._files_seen, None
+        self._files_at = time.monotonic() + FILES_AGAIN_S
         if not job.messages:
             log.error("files_unreadable", extra=facts(exit_code=job.exit_code, folder=str(self._place.models_folder)))
             return
         found = job.messages.popleft()
         with term.write() as conn:
             rows = record(conn, found, at=self._database.now(conn))
+        self._files_seen, self._files_at = seen, 0.0
         known.update({row.name: row for row in rows})
         for entry in found:
             if entry["error"] is not None:

@@ -102,7 +102,7 @@ def has_champion(client: Retrue, version: int) -> bool:
 
 def replayed(url: str, rows: pd.DataFrame) -> None:
     stream = rows_of(rows, timestamp="at", target="outcome", features=["a", "b", "weekend"])
-    pace = Pace(lead=pd.Timedelta("12h").to_pytimedelta(), batch=6, patience_s=300)
+    pace = Pace(lead=pd.Timedelta("12h").to_pytimedelta(), batch=6, patience_s=600)
     totals = Replay(url, "flip", stream, pace=pace, answered=lambda _: None).run()
     assert totals.failed == 0, totals.errors
 
