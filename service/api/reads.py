@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
-from pydantic import TypeAdapter
 from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -44,7 +43,7 @@ from service.storage import alarms, audit, champions, checks, models, probations
 from service.storage.checks import Check
 from service.storage.database import Database
 from service.storage.ids import is_id
-from service.storage.models import ModelRow
+from service.storage.models import ModelRow, policy_of
 from service.storage.probations import ProbationRow
 from service.storage.runs import Run, RunEvent
 
@@ -294,7 +293,7 @@ def _drift(conn: Connection, check: Check | None) -> DriftWords | None:
 def _probation(model: ModelRow, row: ProbationRow | None) -> ProbationWords | None:
     if row is None:
         return None
-    policy = TypeAdapter(Probation).validate_python(((model.spec or {}).get("policies") or {}).get("probation") or {})
+    policy = policy_of(model, Probation)
     plain = {name: getattr(row, name) for name in ProbationWords.model_fields if name not in {"until", "state"}}
     until = watched_until(policy, row.began_event_time, row.extended)
     return ProbationWords(**plain, state=row.state.value, until=until)

@@ -13,11 +13,13 @@ from sqlalchemy import Connection, func, select
 
 from service.api.shapes import ClearName
 from service.control.breaker import BROKE, WORKED
+from service.control.due import pitch
 from service.control.leader import LEASE
 from service.domain.budget import parse_budget
 from service.domain.check import CheckState, Verdict
-from service.domain.duration import parse_duration, parse_window
+from service.domain.duration import parse_duration
 from service.domain.gate import Outcome
+from service.domain.policy import Drift, Retrain
 from service.domain.probation import ProbationState
 from service.domain.run import ACTIVE, RunState
 from service.domain.situation import Situation
@@ -26,7 +28,7 @@ from service.storage import alarms, champions, checks, leases, models, outbox, p
 from service.storage.champions import Champion, SwapKind
 from service.storage.checks import Check
 from service.storage.database import now
-from service.storage.models import ModelRow
+from service.storage.models import ModelRow, policy_of
 
 __all__ = ["Sample", "samples"]
 
@@ -75,14 +77,13 @@ def samples(conn: Connection) -> Iterator[Sample]:
 
 
 def _of_policies(row: ModelRow) -> Iterator[Sample]:
-    policies: Mapping[str, Any] = (row.spec or {}).get("policies") or {}
-    drift, retrain = policies.get("drift") or {}, policies.get("retrain") or {}
-    every = drift.get("every")
-    pitch = parse_duration(every) if every else parse_window(drift["window"]).duration if drift.get("window") else None
-    if pitch is not None:
-        yield "check_every_seconds", (row.name,), pitch.total_seconds()
-    if retrain.get("max_age"):
-        yield "model_max_age_seconds", (row.name,), parse_duration(retrain["max_age"]).total_seconds()
+    if row.spec is None:
+        return
+    every, max_age = pitch(policy_of(row, Drift)), policy_of(row, Retrain).max_age
+    if every is not None:
+        yield "check_every_seconds", (row.name,), every.total_seconds()
+    if max_age is not None:
+        yield "model_max_age_seconds", (row.name,), parse_duration(max_age).total_seconds()
 
 
 def _of_champion(conn: Connection, champion: Champion, check: Check | None) -> Iterator[Sample]:

@@ -14,7 +14,7 @@ from service.domain.check import CheckState
 from service.storage import champions, checks, models, probations, replicas, runs, versions
 from service.storage.champions import Champion, Swap
 from service.storage.checks import Check
-from service.storage.models import ModelRow, Switch
+from service.storage.models import ModelRow, Policy, Switch, policy_of
 from service.storage.probations import ProbationRow
 from service.storage.replicas import ReplicaModel
 from service.storage.runs import Run
@@ -97,10 +97,9 @@ class Look:
         """What its file declares; nothing where it was never usable."""
         return self.row.spec or {}
 
-    def policy(self, name: str) -> Mapping[str, Any]:
+    def policy(self, kind: type[Policy]) -> Policy:
         """Return one of its policies."""
-        found: Mapping[str, Any] = (self.spec.get("policies") or {}).get(name) or {}
-        return found
+        return policy_of(self.row, kind)
 
     @cached_property
     def done(self) -> Sequence[Check]:

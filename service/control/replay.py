@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from service.control.breaker import BROKE, retrain_policy
+from service.control.breaker import BROKE
 from service.control.situation import SCHEDULE
 from service.domain.check import CheckState, Examination, Performance
 from service.domain.decision import Action, Decision
@@ -93,7 +93,7 @@ def changed_policy(conn: Connection, model: str, changes: dict[str, Any]) -> Ret
     pydantic.ValidationError
         If a change is none that a model file could make.
     """
-    now = TypeAdapter(Retrain).dump_python(retrain_policy(models.get(conn, model)), mode="json")
+    now = TypeAdapter(Retrain).dump_python(models.policy_of(models.get(conn, model), Retrain), mode="json")
     return TypeAdapter(Retrain).validate_python({**now, **changes})
 
 
@@ -169,7 +169,9 @@ def _asked_at(run: Run, check: Check) -> datetime:
 
 
 def _policy(check: Check, row: ModelRow) -> Retrain:
-    return retrain_policy(row) if check.policy is None else TypeAdapter(Retrain).validate_python(check.policy)
+    if check.policy is None:
+        return models.policy_of(row, Retrain)
+    return TypeAdapter(Retrain).validate_python(check.policy)
 
 
 def _counted(decisions: list[Decision]) -> Counts:

@@ -6,7 +6,7 @@ from datetime import datetime
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from service.control.breaker import failures_in_a_row, retrain_policy, settle
+from service.control.breaker import failures_in_a_row, settle
 from service.control.probation import note_comparison
 from service.control.situation import SCHEDULE, Past, assemble, leaves_quarantine
 from service.control.tasks import Seen
@@ -19,7 +19,7 @@ from service.domain.run import Trigger
 from service.domain.situation import Situation
 from service.storage import alarms, audit, champions, checks, models, notices, runs, versions
 from service.storage.checks import Check
-from service.storage.models import ModelRow
+from service.storage.models import ModelRow, policy_of
 
 __all__ = ["Judged", "conclude"]
 
@@ -46,9 +46,8 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
     NotAllowedNow, LeaseLost
         If the check has ended meanwhile, or another leader works on it.
     """
-    policies = (row.spec or {})["policies"]
-    policy = retrain_policy(row)
-    clean_windows = TypeAdapter(Quality).validate_python(policies["quality"]).clean_windows
+    policy = policy_of(row, Retrain)
+    clean_windows = policy_of(row, Quality).clean_windows
     check = checks.get(conn, check_id)
     settle(conn, row, at=at)
     past = _past(conn, check)
@@ -60,7 +59,7 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         degraded=degraded,
         new_labels=saw.new_labels,
         clean_windows=clean_windows,
-        drift_confirm=TypeAdapter(Drift).validate_python(policies["drift"]).confirm,
+        drift_confirm=policy_of(row, Drift).confirm,
         labels_since_drift=saw.labels_since_drift,
     )
     decision = decide(policy, situation)
