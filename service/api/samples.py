@@ -12,7 +12,6 @@ from typing import Any, get_args
 from sqlalchemy import Connection, func, select
 
 from service.api.shapes import ClearName
-from service.control.breaker import BROKE, WORKED
 from service.control.due import pitch
 from service.control.leader import LEASE
 from service.domain.budget import parse_budget
@@ -21,7 +20,7 @@ from service.domain.duration import parse_duration
 from service.domain.gate import Outcome
 from service.domain.policy import Drift, Retrain
 from service.domain.probation import ProbationState
-from service.domain.run import ACTIVE, RunState
+from service.domain.run import ACTIVE, BROKE, JUDGED, RunState
 from service.domain.situation import Situation
 from service.domain.version import VersionState
 from service.storage import alarms, champions, checks, leases, models, outbox, probations, replicas, tables, versions
@@ -186,7 +185,7 @@ def _of_ended(conn: Connection, model: str) -> Iterator[Sample]:
     newest = (c.requested_at.desc(), c.id.desc())
     broken = 0
     for state in conn.scalars(select(c.state).where(c.model == model).order_by(*newest).limit(MANY)):
-        if state in WORKED:
+        if state in JUDGED:
             break
         broken += state in BROKE
     yield "run_broken_in_a_row", (model,), float(broken)

@@ -9,21 +9,16 @@ from datetime import datetime
 from sqlalchemy import Connection, func, select
 
 from service.domain.policy import Retrain
-from service.domain.run import RunState
+from service.domain.run import BROKE, JUDGED
 from service.storage import audit, champions, models, notices, runs, tables
 from service.storage.models import ModelRow, policy_of
 from service.storage.runs import Run
 
-__all__ = ["BREAKER", "BROKE", "failures_in_a_row", "settle"]
+__all__ = ["BREAKER", "failures_in_a_row", "settle"]
 
 ACTOR = "controller"
 BREAKER = "breaker"
 """Name of the switch."""
-
-BROKE = frozenset({RunState.FAILED, RunState.TIMED_OUT, RunState.BLOCKED_DATA})
-"""Ends of runs that came to no verdict on a challenger, through a fault of code, data or machine."""
-WORKED = frozenset({RunState.SUCCEEDED, RunState.PROBATION, RunState.REJECTED, RunState.ROLLED_BACK})
-"""Ends of runs that came to a verdict: they break the row."""
 
 
 def failures_in_a_row(conn: Connection, model: str, past: Sequence[Run]) -> int:
@@ -42,7 +37,7 @@ def failures_in_a_row(conn: Connection, model: str, past: Sequence[Run]) -> int:
     mended = max((at for at in (_cleared_at(conn, model), _promoted_at(conn, model)) if at), default=None)
     count = 0
     for run in past:
-        if run.state in WORKED:
+        if run.state in JUDGED:
             break
         if run.state in BROKE:
             if mended is not None and run.finished_at is not None and run.finished_at <= mended:

@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from service.control.breaker import BROKE
 from service.control.situation import SCHEDULE
 from service.domain.check import CheckState, Examination, Performance
 from service.domain.decision import Action, Decision
@@ -16,7 +15,7 @@ from service.domain.explanation import Explanation, explain
 from service.domain.policy import Retrain
 from service.domain.reading import Reading
 from service.domain.rehearsal import LIMITS, Assumed, PastCheck, PastRun, Rehearsed, rehearse
-from service.domain.run import RunState
+from service.domain.run import BROKE, RunState
 from service.domain.situation import Situation
 from service.storage import champions, checks, models, runs
 from service.storage.checks import Check
