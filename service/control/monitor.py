@@ -13,9 +13,10 @@ from service.control.due import due, pitch, window_from
 from service.control.leader import Term
 from service.control.probation import watched_by
 from service.control.processes import Job, Processes
-from service.control.situation import SCHEDULE, drift_began, training_cutoff
+from service.control.situation import drift_began, training_cutoff
 from service.control.tasks import CheckTask, Failure, Report
 from service.control.verdict import Judged, conclude
+from service.domain.check import SCHEDULE
 from service.domain.duration import parse_window
 from service.domain.errors import LakeUnavailable, NotAllowedNow, RetrueError
 from service.domain.policy import Drift, Quality, Retrain

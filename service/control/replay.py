@@ -7,8 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from service.control.situation import SCHEDULE
-from service.domain.check import CheckState, Examination, Performance
+from service.domain.check import SCHEDULE, CheckState, Examination, Performance
 from service.domain.decision import Action, Decision
 from service.domain.errors import NotAllowedNow
 from service.domain.explanation import Explanation, explain

@@ -8,9 +8,9 @@ from sqlalchemy import Connection
 
 from service.control.breaker import failures_in_a_row, settle
 from service.control.probation import note_comparison
-from service.control.situation import SCHEDULE, Past, assemble, leaves_quarantine
+from service.control.situation import Past, assemble, leaves_quarantine
 from service.control.tasks import Seen
-from service.domain.check import Examination, Verdict
+from service.domain.check import SCHEDULE, Examination, Verdict
 from service.domain.decision import Action, Decision, decide, is_degraded
 from service.domain.errors import RunInProgress
 from service.domain.policy import Drift, Quality, Retrain

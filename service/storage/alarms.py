@@ -5,14 +5,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from service.domain.alarm import alarms
-from service.domain.check import Verdict
+from service.domain.check import SCHEDULE, Verdict
 from service.domain.policy import Drift
 from service.storage import checks, models
 
 __all__ = ["realised"]
 
 SPAN = timedelta(days=90)
-SCHEDULE = "schedule"
 
 
 def realised(conn: Connection, model: str, *, until: datetime) -> tuple[datetime, ...]:
