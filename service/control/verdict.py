@@ -11,7 +11,7 @@ from service.control.probation import note_comparison
 from service.control.situation import Past, assemble, leaves_quarantine
 from service.control.tasks import Seen
 from service.domain.check import SCHEDULE, Examination, Verdict
-from service.domain.decision import Action, Decision, decide, is_degraded
+from service.domain.decision import Action, Decision, decide, degraded_of
 from service.domain.errors import RunInProgress
 from service.domain.policy import Drift, Quality, Retrain
 from service.domain.reading import read
@@ -51,7 +51,7 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
     check = checks.get(conn, check_id)
     settle(conn, row, at=at)
     past = _past(conn, check)
-    degraded = _degraded(policy, saw.examination)
+    degraded = degraded_of(policy, saw.examination.performance)
     situation = assemble(
         saw.examination,
         past,
@@ -115,13 +115,6 @@ def _past(conn: Connection, check: Check) -> Past:
         promoted_at=next((swap.event_time for swap in champions.history(conn, check.model)), None),
         failures_in_a_row=failures_in_a_row(conn, check.model, known),
     )
-
-
-def _degraded(policy: Retrain, examination: Examination) -> bool | None:
-    performance = examination.performance
-    if performance is None or performance.loss is None or performance.reference_loss is None:
-        return None
-    return is_degraded(policy, performance)
 
 
 def _queue(
