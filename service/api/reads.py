@@ -72,9 +72,9 @@ def described(conn: Connection, row: ModelRow) -> Model:
         "swap": next(iter(champions.waiting(conn, row.name)), None),
         "probation": _probation(row, probations.open_of(conn, row.name)),
         "switches": models.switches(conn, row.name),
-        "suggestion": open_of(conn, row.name),
+        "suggestion": open_of(conn, done),
         "last_check": None if done is None else CheckWords(**_picked(done, CheckWords)),
-        "drift_test": _drift(conn, done),
+        "drift_test": _drift(conn, row, done),
         "last_run": None if run is None else RunWords(**_picked(run, RunWords)),
         "serving": [
             Held(
@@ -283,11 +283,11 @@ def _look_up(home: Path, model: str, prediction_id: str) -> dict[str, Any] | Non
     raise LakeUnavailable(msg, retry_after_s=5)
 
 
-def _drift(conn: Connection, check: Check | None) -> DriftWords | None:
+def _drift(conn: Connection, row: ModelRow, check: Check | None) -> DriftWords | None:
     tested = ((check.examination if check else None) or {}).get("drift")
     if check is None or check.window_until is None or not tested:
         return None
-    return DriftWords(**tested, realised_alarms=len(alarms.realised(conn, check.model, until=check.window_until)))
+    return DriftWords(**tested, realised_alarms=len(alarms.realised(conn, row, until=check.window_until)))
 
 
 def _probation(model: ModelRow, row: ProbationRow | None) -> ProbationWords | None:

@@ -61,7 +61,7 @@ def samples(conn: Connection) -> Iterator[Sample]:
         if check is not None:
             yield from _of_check(check)
             if check.window_until is not None:
-                count = len(alarms.realised(conn, row.name, until=check.window_until))
+                count = len(alarms.realised(conn, row, until=check.window_until))
                 yield "drift_realised_alarms_90d", (row.name,), float(count)
         if row.name in current:
             yield from _of_champion(conn, current[row.name], check)

@@ -170,7 +170,7 @@ def look(conn: Connection, name: str, *, recent: int = RECENT) -> Look:
         waiting=next(iter(champions.waiting(conn, name)), None),
         probation=probations.open_of(conn, name),
         switches=models.switches(conn, name),
-        suggestion=open_of(conn, name),
+        suggestion=open_of(conn, checks.latest_done(conn, name)),
         checks=checks.list_of(conn, name, limit=recent),
         runs=runs.list_of(conn, name, limit=8),
         targets=probations.rollback_targets(conn, name),

@@ -88,7 +88,7 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         peak_bytes=saw.peak_bytes,
         seconds={"examined": saw.seconds, "in_all": round((at - check.requested_at).total_seconds(), 3)},
     )
-    alarmed = _alarmed(conn, done)
+    alarmed = _alarmed(conn, row, done)
     if alarmed:
         notices.drift_confirmed(conn, done, at=at)
     if is_broken_anew:
@@ -96,10 +96,10 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
     return Judged(check=done, examination=saw.examination, decision=decision, alarmed=alarmed)
 
 
-def _alarmed(conn: Connection, check: Check) -> bool:
+def _alarmed(conn: Connection, row: ModelRow, check: Check) -> bool:
     if check.verdict != Verdict.DRIFTED.value or check.actor != SCHEDULE or check.window_until is None:
         return False
-    return check.window_until in alarms.realised(conn, check.model, until=check.window_until)
+    return check.window_until in alarms.realised(conn, row, until=check.window_until)
 
 
 def _past(conn: Connection, check: Check) -> Past:
