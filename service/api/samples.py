@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 from sqlalchemy import Connection, func, select
 
-from service.api.shapes import ClearName
 from service.control.due import pitch
 from service.control.leader import LEASE
 from service.domain.budget import parse_budget
@@ -22,6 +21,7 @@ from service.domain.policy import Drift, Retrain
 from service.domain.probation import ProbationState
 from service.domain.run import ACTIVE, BROKE, JUDGED, RunState
 from service.domain.situation import Situation
+from service.domain.switch import CLEARABLE
 from service.domain.version import VersionState
 from service.storage import alarms, champions, checks, leases, models, outbox, probations, replicas, tables, versions
 from service.storage.champions import Champion, SwapKind
@@ -53,7 +53,7 @@ def samples(conn: Connection) -> Iterator[Sample]:
         yield "model_broken", (row.name,), float(row.error is not None)
         yield "probation", (row.name,), float(probations.open_of(conn, row.name) is not None)
         switches = models.switches(conn, row.name)
-        for switch in get_args(ClearName):
+        for switch in CLEARABLE:
             yield "switch", (row.name, switch), float(switch in switches)
         yield from _of_policies(row)
         check = checks.latest_done(conn, row.name)
