@@ -9,12 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from service.domain.check import Examination, Verdict
-from service.domain.decision import Action, Decision, Situation, decide, is_degraded
+from service.domain.decision import Action, Decision, decide, degraded_of
 from service.domain.duration import parse_duration, parse_window
 from service.domain.errors import TrainingFailed
 from service.domain.gate import Circumstances, Outcome, Use
 from service.domain.probation import Evidence, Step, Watch, outcome_of
 from service.domain.run import Trigger
+from service.domain.situation import Situation
 from service.domain.spec import ModelSpec, Schema
 from service.learning.calibration import Calibration
 from service.learning.candidates import fit, start_of
@@ -226,7 +227,7 @@ class _Loop:
         self.counts["checks"] += 1
         self.counts["quarantined"] += seen.verdict is Verdict.QUARANTINED
         self.counts["drifted"] += seen.verdict is Verdict.DRIFTED
-        self._degraded = self._degraded + 1 if is_degraded(self._spec.retrain, seen.performance) else 0
+        self._degraded = self._degraded + 1 if degraded_of(self._spec.retrain, seen.performance) else 0
         self._drifted = self._drifted + 1 if seen.verdict is Verdict.DRIFTED else 0
         if seen.verdict is not Verdict.DRIFTED:
             self._drift_began = None

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from service.client import FINISHED, WAITING, Json, Refused, Retrue, Unreachable, moment
+from service.domain.check import SCHEDULE
 from service.domain.duration import parse_duration, parse_window
 
 __all__ = ["Answer", "Pace", "Replay", "Rows", "Totals"]
@@ -257,7 +258,7 @@ class LoopWatcher:
         done = [
             moment(check["window_until"])
             for check in self._client.checks(self._model, limit=20)
-            if check.get("window_until") and check["state"] == "done" and check["actor"] == "schedule"
+            if check.get("window_until") and check["state"] == "done" and check["actor"] == SCHEDULE
         ]
         return max(done, default=learned) + self._every
 
@@ -274,7 +275,7 @@ class LoopWatcher:
 
     def _look(self) -> None:
         newest = next(
-            (check for check in self._client.checks(self._model, limit=5) if check["actor"] == "schedule"), None
+            (check for check in self._client.checks(self._model, limit=5) if check["actor"] == SCHEDULE), None
         )
         if newest is None or newest["state"] not in {"done", "failed"} or not newest.get("window_until"):
             return

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
-from pydantic import TypeAdapter
 from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -44,7 +43,7 @@ from service.storage import alarms, audit, champions, checks, models, probations
 from service.storage.checks import Check
 from service.storage.database import Database
 from service.storage.ids import is_id
-from service.storage.models import ModelRow
+from service.storage.models import ModelRow, policy_of
 from service.storage.probations import ProbationRow
 from service.storage.runs import Run, RunEvent
 
@@ -73,9 +72,9 @@ def described(conn: Connection, row: ModelRow) -> Model:
         "swap": next(iter(champions.waiting(conn, row.name)), None),
         "probation": _probation(row, probations.open_of(conn, row.name)),
         "switches": models.switches(conn, row.name),
-        "suggestion": open_of(conn, row.name),
+        "suggestion": open_of(conn, done),
         "last_check": None if done is None else CheckWords(**_picked(done, CheckWords)),
-        "drift_test": _drift(conn, done),
+        "drift_test": _drift(conn, row, done),
         "last_run": None if run is None else RunWords(**_picked(run, RunWords)),
         "serving": [
             Held(
@@ -284,17 +283,17 @@ def _look_up(home: Path, model: str, prediction_id: str) -> dict[str, Any] | Non
     raise LakeUnavailable(msg, retry_after_s=5)
 
 
-def _drift(conn: Connection, check: Check | None) -> DriftWords | None:
+def _drift(conn: Connection, row: ModelRow, check: Check | None) -> DriftWords | None:
     tested = ((check.examination if check else None) or {}).get("drift")
     if check is None or check.window_until is None or not tested:
         return None
-    return DriftWords(**tested, realised_alarms=len(alarms.realised(conn, check.model, until=check.window_until)))
+    return DriftWords(**tested, realised_alarms=len(alarms.realised(conn, row, until=check.window_until)))
 
 
 def _probation(model: ModelRow, row: ProbationRow | None) -> ProbationWords | None:
     if row is None:
         return None
-    policy = TypeAdapter(Probation).validate_python(((model.spec or {}).get("policies") or {}).get("probation") or {})
+    policy = policy_of(model, Probation)
     plain = {name: getattr(row, name) for name in ProbationWords.model_fields if name not in {"until", "state"}}
     until = watched_until(policy, row.began_event_time, row.extended)
     return ProbationWords(**plain, state=row.state.value, until=until)

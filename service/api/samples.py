@@ -11,22 +11,23 @@ from typing import Any, get_args
 
 from sqlalchemy import Connection, func, select
 
-from service.api.shapes import ClearName
-from service.control.breaker import BROKE, WORKED
+from service.control.due import pitch
 from service.control.leader import LEASE
 from service.domain.budget import parse_budget
 from service.domain.check import CheckState, Verdict
-from service.domain.duration import parse_duration, parse_window
+from service.domain.duration import parse_duration
 from service.domain.gate import Outcome
+from service.domain.policy import Drift, Retrain
 from service.domain.probation import ProbationState
-from service.domain.run import ACTIVE, RunState
+from service.domain.run import ACTIVE, BROKE, JUDGED, RunState
 from service.domain.situation import Situation
+from service.domain.switch import CLEARABLE
 from service.domain.version import VersionState
 from service.storage import alarms, champions, checks, leases, models, outbox, probations, replicas, tables, versions
 from service.storage.champions import Champion, SwapKind
 from service.storage.checks import Check
 from service.storage.database import now
-from service.storage.models import ModelRow
+from service.storage.models import ModelRow, policy_of
 
 __all__ = ["Sample", "samples"]
 
@@ -52,7 +53,7 @@ def samples(conn: Connection) -> Iterator[Sample]:
         yield "model_broken", (row.name,), float(row.error is not None)
         yield "probation", (row.name,), float(probations.open_of(conn, row.name) is not None)
         switches = models.switches(conn, row.name)
-        for switch in get_args(ClearName):
+        for switch in CLEARABLE:
             yield "switch", (row.name, switch), float(switch in switches)
         yield from _of_policies(row)
         check = checks.latest_done(conn, row.name)
@@ -60,7 +61,7 @@ def samples(conn: Connection) -> Iterator[Sample]:
         if check is not None:
             yield from _of_check(check)
             if check.window_until is not None:
-                count = len(alarms.realised(conn, row.name, until=check.window_until))
+                count = len(alarms.realised(conn, row, until=check.window_until))
                 yield "drift_realised_alarms_90d", (row.name,), float(count)
         if row.name in current:
             yield from _of_champion(conn, current[row.name], check)
@@ -75,14 +76,13 @@ def samples(conn: Connection) -> Iterator[Sample]:
 
 
 def _of_policies(row: ModelRow) -> Iterator[Sample]:
-    policies: Mapping[str, Any] = (row.spec or {}).get("policies") or {}
-    drift, retrain = policies.get("drift") or {}, policies.get("retrain") or {}
-    every = drift.get("every")
-    pitch = parse_duration(every) if every else parse_window(drift["window"]).duration if drift.get("window") else None
-    if pitch is not None:
-        yield "check_every_seconds", (row.name,), pitch.total_seconds()
-    if retrain.get("max_age"):
-        yield "model_max_age_seconds", (row.name,), parse_duration(retrain["max_age"]).total_seconds()
+    if row.spec is None:
+        return
+    every, max_age = pitch(policy_of(row, Drift)), policy_of(row, Retrain).max_age
+    if every is not None:
+        yield "check_every_seconds", (row.name,), every.total_seconds()
+    if max_age is not None:
+        yield "model_max_age_seconds", (row.name,), parse_duration(max_age).total_seconds()
 
 
 def _of_champion(conn: Connection, champion: Champion, check: Check | None) -> Iterator[Sample]:
@@ -185,7 +185,7 @@ def _of_ended(conn: Connection, model: str) -> Iterator[Sample]:
     newest = (c.requested_at.desc(), c.id.desc())
     broken = 0
     for state in conn.scalars(select(c.state).where(c.model == model).order_by(*newest).limit(MANY)):
-        if state in WORKED:
+        if state in JUDGED:
             break
         broken += state in BROKE
     yield "run_broken_in_a_row", (model,), float(broken)

@@ -1,7 +1,7 @@
 """What the routes take and give, as OpenAPI shows it."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
@@ -20,7 +20,6 @@ __all__ = [
     "Audit",
     "CheckWords",
     "Checks",
-    "ClearName",
     "DriftWords",
     "DryRunAsk",
     "Events",
@@ -34,7 +33,6 @@ __all__ = [
     "Rollback",
     "RunWords",
     "Runs",
-    "SwitchName",
     "Version",
     "VersionWords",
     "Versions",
@@ -294,7 +292,3 @@ class Audit(BaseModel):
     """Audit rows, the newest first."""
 
     audit: list[AuditRow]
-
-
-SwitchName = Literal["pause", "freeze", "pin", "hold"]
-ClearName = Literal["pause", "freeze", "pin", "hold", "quarantine", "breaker"]

@@ -11,9 +11,10 @@ from starlette.responses import Response
 
 from service.api.access import Asker
 from service.api.asking import StateRoute
-from service.api.shapes import Ask, ClearName, Promote, Reason, Rollback, SwitchName
+from service.api.shapes import Ask, Promote, Reason, Rollback
 from service.control import orders, requests, rollback
 from service.domain.errors import InvalidRequest, PreconditionMissing
+from service.domain.switch import CLEARABLE, ClearName, SwitchName
 from service.storage.champions import Champion, Swap
 from service.storage.checks import Check
 from service.storage.database import Database
@@ -26,7 +27,7 @@ __all__ = ["router"]
 class SwitchConvertor(StringConvertor):
     """A switch's name in a path: whatever else stands there is another address, or none."""
 
-    regex = "pause|freeze|pin|hold|quarantine|breaker"
+    regex = "|".join(CLEARABLE)
 
 
 register_url_convertor("switch", SwitchConvertor())

@@ -6,11 +6,10 @@ import typer
 
 from service.commands.arguments import ModelName, Reason
 from service.commands.output import AsJson, Key, Url, connect, fail, print_json, say
+from service.domain.switch import CLEARABLE, SETTABLE
 
 __all__ = ["register"]
 
-SWITCHES = {"pause", "freeze", "pin", "hold"}
-RELEASED = SWITCHES | {"quarantine", "breaker"}
 NOW = {
     "pause": "no run begins by schedule; checks go on",
     "freeze": "nothing is trained and nothing promoted",
@@ -23,7 +22,7 @@ SwitchName = Annotated[
     typer.Argument(
         metavar="SWITCH",
         help="pause, freeze, pin, hold; to release also quarantine and breaker.",
-        autocompletion=lambda incomplete: [name for name in sorted(RELEASED) if name.startswith(incomplete)],
+        autocompletion=lambda incomplete: [name for name in sorted(CLEARABLE) if name.startswith(incomplete)],
     ),
 ]
 
@@ -37,8 +36,8 @@ def switch(
     as_json: AsJson = False,
 ) -> None:
     """Turn a switch on: pause (schedule), freeze (no training, no promotion), pin (champion), hold (automation)."""
-    if name not in SWITCHES:
-        raise fail(f"{name!r} is no switch you can set: choose one of {', '.join(sorted(SWITCHES))}", exit_code=2)
+    if name not in SETTABLE:
+        raise fail(f"{name!r} is no switch you can set: choose one of {', '.join(sorted(SETTABLE))}", exit_code=2)
     with connect(url, key) as retrue:
         done = retrue.set_switch(model, name, reason=reason)
     if as_json:
@@ -56,8 +55,8 @@ def release(
     as_json: AsJson = False,
 ) -> None:
     """Turn a switch off. `quarantine`: the present data are the new normal; `breaker`: what broke runs is mended."""
-    if name not in RELEASED:
-        raise fail(f"{name!r} is no switch: choose one of {', '.join(sorted(RELEASED))}", exit_code=2)
+    if name not in CLEARABLE:
+        raise fail(f"{name!r} is no switch: choose one of {', '.join(sorted(CLEARABLE))}", exit_code=2)
     with connect(url, key) as retrue:
         retrue.clear_switch(model, name, reason=reason)
     if as_json:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from service.console.look import Look
+from service.domain.policy import Drift, Gate, Probation, Training
 from service.storage.versions import VersionRow
 
 __all__ = ["Consequence", "of_approve", "of_cancel", "of_check", "of_promote", "of_retrain", "of_rollback", "of_switch"]
@@ -63,7 +64,7 @@ def of_check(look: Look) -> Consequence:
         return _refused("There is nothing to compare with yet.", "the model has no champion")
     if look.under_way is not None:
         return Consequence(summary="A check is under way; you get that one.")
-    window = look.policy("drift").get("window", "its window")
+    window = look.policy(Drift).window
     return Consequence(
         summary=f"Looks at the newest {window} of answered rows; takes some seconds.",
         steps=(
@@ -83,10 +84,10 @@ def of_retrain(look: Look) -> Consequence:
     opposed = "judged alone, for there is no champion"
     if look.champion is not None:
         opposed = f"judged against version {look.champion.version} on the same newest rows"
-    holdout = look.policy("training").get("holdout")
+    holdout = look.policy(Training).holdout
     steps = [
         "A trainer learns from all labelled rows until now. Requests are answered as before meanwhile.",
-        f"The challenger is {opposed}{f' ({holdout})' if holdout else ''}, and must pass every clause of the gate.",
+        f"The challenger is {opposed} ({holdout}), and must pass every clause of the gate.",
         _passed(look),
     ]
     if look.champion is not None:
@@ -108,7 +109,7 @@ def _held(look: Look) -> str | None:
     held = [name for name in HOLDING if name in look.switches]
     if held:
         return f"{' and '.join(held)} {'is' if len(held) == 1 else 'are'} on"
-    if look.policy("gate").get("approval"):
+    if look.policy(Gate).approval:
         return "its policy asks for a person's approval"
     return None
 
@@ -121,7 +122,7 @@ def _passed(look: Look) -> str:
             f"If it passes, it waits until the probation of version {look.probation.version} is over, and is promoted "
             "then."
         )
-    watch = look.policy("probation").get("duration")
+    watch = look.policy(Probation).duration
     then = f", and is watched for {watch} of event time: a breach takes it back" if watch and look.champion else ""
     return f"If it passes, it becomes champion as soon as every worker has loaded it{then}."
 

@@ -14,7 +14,7 @@ from service.domain.check import CheckState
 from service.storage import champions, checks, models, probations, replicas, runs, versions
 from service.storage.champions import Champion, Swap
 from service.storage.checks import Check
-from service.storage.models import ModelRow, Switch
+from service.storage.models import ModelRow, Policy, Switch, policy_of
 from service.storage.probations import ProbationRow
 from service.storage.replicas import ReplicaModel
 from service.storage.runs import Run
@@ -97,10 +97,9 @@ class Look:
         """What its file declares; nothing where it was never usable."""
         return self.row.spec or {}
 
-    def policy(self, name: str) -> Mapping[str, Any]:
+    def policy(self, kind: type[Policy]) -> Policy:
         """Return one of its policies."""
-        found: Mapping[str, Any] = (self.spec.get("policies") or {}).get(name) or {}
-        return found
+        return policy_of(self.row, kind)
 
     @cached_property
     def done(self) -> Sequence[Check]:
@@ -171,7 +170,7 @@ def look(conn: Connection, name: str, *, recent: int = RECENT) -> Look:
         waiting=next(iter(champions.waiting(conn, name)), None),
         probation=probations.open_of(conn, name),
         switches=models.switches(conn, name),
-        suggestion=open_of(conn, name),
+        suggestion=open_of(conn, checks.latest_done(conn, name)),
         checks=checks.list_of(conn, name, limit=recent),
         runs=runs.list_of(conn, name, limit=8),
         targets=probations.rollback_targets(conn, name),

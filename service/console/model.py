@@ -59,8 +59,7 @@ def model(conn: Connection, request: Request) -> Shown:
 def _until(found: Look) -> Any:
     if found.probation is None:
         return None
-    policy = Probation(**{name: value for name, value in found.policy("probation").items() if name == "duration"})
-    return watched_until(policy, found.probation.began_event_time, found.probation.extended)
+    return watched_until(found.policy(Probation), found.probation.began_event_time, found.probation.extended)
 
 
 def _chart(conn: Connection, found: Look, seen: Sequence[Quality], known: Mapping[int, VersionRow]) -> Any:

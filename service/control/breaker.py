@@ -6,30 +6,19 @@ A switch like the others: it outlives restarts, stands in the audit, and a perso
 from collections.abc import Sequence
 from datetime import datetime
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection, func, select
 
 from service.domain.policy import Retrain
-from service.domain.run import RunState
+from service.domain.run import BROKE, JUDGED
 from service.storage import audit, champions, models, notices, runs, tables
-from service.storage.models import ModelRow
+from service.storage.models import ModelRow, policy_of
 from service.storage.runs import Run
 
-__all__ = ["BREAKER", "BROKE", "failures_in_a_row", "retrain_policy", "settle"]
+__all__ = ["BREAKER", "failures_in_a_row", "settle"]
 
 ACTOR = "controller"
 BREAKER = "breaker"
 """Name of the switch."""
-
-BROKE = frozenset({RunState.FAILED, RunState.TIMED_OUT, RunState.BLOCKED_DATA})
-"""Ends of runs that came to no verdict on a challenger, through a fault of code, data or machine."""
-WORKED = frozenset({RunState.SUCCEEDED, RunState.PROBATION, RunState.REJECTED, RunState.ROLLED_BACK})
-"""Ends of runs that came to a verdict: they break the row."""
-
-
-def retrain_policy(row: ModelRow) -> Retrain:
-    """Return the model's retrain policy as it was registered; the default where it was never registered."""
-    return TypeAdapter(Retrain).validate_python(((row.spec or {}).get("policies") or {}).get("retrain") or {})
 
 
 def failures_in_a_row(conn: Connection, model: str, past: Sequence[Run]) -> int:
@@ -48,7 +37,7 @@ def failures_in_a_row(conn: Connection, model: str, past: Sequence[Run]) -> int:
     mended = max((at for at in (_cleared_at(conn, model), _promoted_at(conn, model)) if at), default=None)
     count = 0
     for run in past:
-        if run.state in WORKED:
+        if run.state in JUDGED:
             break
         if run.state in BROKE:
             if mended is not None and run.finished_at is not None and run.finished_at <= mended:
@@ -59,7 +48,7 @@ def failures_in_a_row(conn: Connection, model: str, past: Sequence[Run]) -> int:
 
 def settle(conn: Connection, row: ModelRow, *, at: datetime) -> None:
     """Set or clear the switch as the model's runs say; the caller's transaction holds it with its audit row."""
-    policy, past = retrain_policy(row), runs.list_of(conn, row.name)
+    policy, past = policy_of(row, Retrain), runs.list_of(conn, row.name)
     switch = models.switches(conn, row.name).get(BREAKER)
     if switch is None:
         count = failures_in_a_row(conn, row.name, past)

@@ -7,25 +7,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection, select
 
 from service.control.due import due, pitch, window_from
 from service.control.leader import Term
 from service.control.probation import watched_by
 from service.control.processes import Job, Processes
-from service.control.situation import SCHEDULE, drift_began, training_cutoff
+from service.control.situation import drift_began, training_cutoff
 from service.control.tasks import CheckTask, Failure, Report
 from service.control.verdict import Judged, conclude
+from service.domain.check import SCHEDULE
 from service.domain.duration import parse_window
 from service.domain.errors import LakeUnavailable, NotAllowedNow, RetrueError
-from service.domain.policy import Drift, Quality
+from service.domain.policy import Drift, Quality, Retrain
 from service.journal import facts
 from service.storage import champions, checks, runs, tables, versions
 from service.storage.champions import Champion
 from service.storage.checks import Check
 from service.storage.lake import Lake
-from service.storage.models import ModelRow
+from service.storage.models import ModelRow, policy_of
 
 __all__ = ["Monitor"]
 
@@ -127,7 +127,7 @@ class Monitor:
         return [] if created is None else [created]
 
     def _create_due(self, term: Term, row: ModelRow, champion: Champion) -> Check | None:
-        policy = drift_policy(row)
+        policy = policy_of(row, Drift)
         watermark = self._lake.watermark(row.name)
         if watermark is None:
             return None
@@ -196,7 +196,7 @@ class Monitor:
         if why_not is not None or row is None or champion is None or until is None:
             self._fail(term, check.id, why_not or "")
             return
-        policy = drift_policy(row)
+        policy = policy_of(row, Drift)
         after = window_from(policy, until)
         with term.write() as conn:
             version = versions.get(conn, check.model, champion.version)
@@ -224,14 +224,14 @@ class Monitor:
             reference=version.reference,
             calibration=version.calibration,
             reference_loss=version.metrics.get("loss"),
-            quality=quality_policy(row),
+            quality=policy_of(row, Quality),
             drift=policy,
             metric=spec["metric"],
             window_from=after,
             window_until=until,
             label_cutoff=cutoff,
             baseline=version.metrics.get("baseline"),
-            tolerated=spec["policies"]["retrain"]["degradation"],
+            tolerated=policy_of(row, Retrain).degradation,
             draws=self._draws(check),
             watched=watched,
             drift_began=began,
@@ -295,16 +295,6 @@ class Monitor:
             checks.fail(conn, check_id, error=why, at=term.database.now(conn), token=term.token)
         self._starts.pop(check_id, None)
         log.error("check_failed", extra=facts(check=check_id, why=why))
-
-
-def drift_policy(row: ModelRow) -> Drift:
-    """Return the model's drift policy as it was registered."""
-    return TypeAdapter(Drift).validate_python((row.spec or {})["policies"]["drift"])
-
-
-def quality_policy(row: ModelRow) -> Quality:
-    """Return the model's quality policy as it was registered."""
-    return TypeAdapter(Quality).validate_python((row.spec or {})["policies"]["quality"])
 
 
 def _stored_anchor(conn: Connection, model: str) -> datetime:

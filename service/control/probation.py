@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
 from service.control.leader import Term
@@ -29,7 +28,7 @@ from service.storage.checks import Check
 from service.storage.models import ModelRow
 from service.storage.probations import ProbationRow
 
-__all__ = ["Probations", "begin", "note_comparison", "probation_policy", "watched_by"]
+__all__ = ["Probations", "begin", "note_comparison", "watched_by"]
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +39,6 @@ WRITE_S = 5.0
 """Health that leads to nothing is written down at most so often."""
 
 
-def probation_policy(row: ModelRow | None) -> Probation:
-    """Return the model's policy as it was registered; the default where an older release registered it."""
-    policies = ((row.spec if row is not None else None) or {}).get("policies") or {}
-    return TypeAdapter(Probation).validate_python(policies.get("probation") or {})
-
-
 def begin(
     conn: Connection, champion: Champion, *, run_id: str | None, event_time: datetime | None, actor: str
 ) -> ProbationRow | None:
@@ -53,7 +46,7 @@ def begin(
 
     It is compared with the version that it would go back to: the last one that was kept.
     """
-    if probation_policy(models.find(conn, champion.model)).duration is None:
+    if models.policy_of(models.find(conn, champion.model), Probation).duration is None:
         return None
     kept = probations.rollback_targets(conn, champion.model)
     before = kept[0] if kept else champion.previous_version
@@ -85,7 +78,7 @@ def watched_by(conn: Connection, row: ModelRow, champion: Champion, artifacts: P
         artifact=version.artifact,
         manifest=version.manifest,
         version=version.version,
-        confidence=probation_policy(row).confidence,
+        confidence=models.policy_of(row, Probation).confidence,
         quarantined=spans(conn, row.name),
     )
 
@@ -137,7 +130,7 @@ class Probations:
             )  # fmt: skip
             return
         watch = Watch(began_at=row.began_at, began_event_time=row.began_event_time, now=now, extended=row.extended)
-        outcome = outcome_of(probation_policy(model), evidence, watch)
+        outcome = outcome_of(models.policy_of(model, Probation), evidence, watch)
         if outcome.step is Step.BREACH:
             self._breach(term, row, evidence, outcome)
         elif outcome.step is Step.KEPT:

@@ -7,16 +7,14 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from service.control.breaker import BROKE, retrain_policy
-from service.control.situation import SCHEDULE
-from service.domain.check import CheckState, Examination, Performance
+from service.domain.check import SCHEDULE, CheckState, Examination, Performance
 from service.domain.decision import Action, Decision
 from service.domain.errors import NotAllowedNow
 from service.domain.explanation import Explanation, explain
 from service.domain.policy import Retrain
 from service.domain.reading import Reading
 from service.domain.rehearsal import LIMITS, Assumed, PastCheck, PastRun, Rehearsed, rehearse
-from service.domain.run import RunState
+from service.domain.run import BROKE, RunState
 from service.domain.situation import Situation
 from service.storage import champions, checks, models, runs
 from service.storage.checks import Check
@@ -93,7 +91,7 @@ def changed_policy(conn: Connection, model: str, changes: dict[str, Any]) -> Ret
     pydantic.ValidationError
         If a change is none that a model file could make.
     """
-    now = TypeAdapter(Retrain).dump_python(retrain_policy(models.get(conn, model)), mode="json")
+    now = TypeAdapter(Retrain).dump_python(models.policy_of(models.get(conn, model), Retrain), mode="json")
     return TypeAdapter(Retrain).validate_python({**now, **changes})
 
 
@@ -169,7 +167,9 @@ def _asked_at(run: Run, check: Check) -> datetime:
 
 
 def _policy(check: Check, row: ModelRow) -> Retrain:
-    return retrain_policy(row) if check.policy is None else TypeAdapter(Retrain).validate_python(check.policy)
+    if check.policy is None:
+        return models.policy_of(row, Retrain)
+    return TypeAdapter(Retrain).validate_python(check.policy)
 
 
 def _counted(decisions: list[Decision]) -> Counts:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from pydantic import TypeAdapter
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.domain.duration import parse_duration
@@ -25,7 +24,6 @@ LOOK_S = 30.0
 SLACK = 20
 """Rows go when they are older than the policy says by a 20th of it: each time, the files at the border are written
 anew, and a row's age would otherwise make that happen every minute."""
-_POLICY = TypeAdapter(Retention)
 
 
 class Keeping:
@@ -81,9 +79,8 @@ class Keeping:
             log.warning("retention_unknown", extra=facts(why=getattr(error, "detail", type(error).__name__)))
             return
         for row in rows:
-            plain = ((row.spec or {}).get("policies") or {}).get("retention") or {}
             try:
-                self._policies[row.name] = _POLICY.validate_python(plain)
+                self._policies[row.name] = models.policy_of(row, Retention)
             except ValueError:  # a newer release wrote it: what can't be understood forgets nothing
                 self._policies.pop(row.name, None)
 

@@ -20,6 +20,7 @@ from service.control.silence import Silence
 from service.control.tasks import TrainTask
 from service.domain.duration import format_duration, parse_duration
 from service.domain.errors import LakeUnavailable, NotAllowedNow, RunInProgress
+from service.domain.policy import Gate, Retrain, Training
 from service.domain.retry import Setback
 from service.domain.run import TERMINAL, WORKING, RunState, Trigger
 from service.journal import facts
@@ -282,8 +283,8 @@ class Retraining:
             busy = runs.active(conn, run.model) is not None
         if newest is None or newest.window_until is None or newest.window_until <= run.until:
             return
-        policy = model.spec["policies"]["retrain"]
-        patience = parse_duration(policy["cooldown_cap"])
+        policy = models.policy_of(model, Retrain)
+        patience = parse_duration(policy.cooldown_cap)
         if newest.window_until - run.until > patience:
             with term.write() as conn:
                 drop_version(conn, run)
@@ -291,7 +292,7 @@ class Retraining:
                 self._move(conn, term, run, RunState.REJECTED, why, code="insufficient_evidence", detail=why)
             return
         new_labels = (newest.situation or {}).get("new_labels", 0)
-        if new_labels >= policy["min_labels"] and not busy and self._processes.count("train") < self._work.trainers:
+        if new_labels >= policy.min_labels and not busy and self._processes.count("train") < self._work.trainers:
             self._begin(term, run, model, until=newest.window_until, attempt=run.attempt + 1)
 
     def _awaiting_approval(self, term: Term, run: Run, model: ModelRow | None, now: datetime) -> None:
@@ -312,7 +313,7 @@ class Retraining:
                 self._move(conn, term, run, RunState.EVALUATING, why, code="stale")
                 again = {"code": "stale", "detail": why, "until": until, "attempt": run.attempt + 1}
                 self._move(conn, term, run, RunState.QUEUED, "judged again", **again)
-        elif why is None and run.code == "held" and not _needs_approval(model):
+        elif why is None and run.code == "held" and not models.policy_of(model, Gate).approval:
             resume(term, run)
 
     def _set_back(self, conn: Connection, term: Term, run: Run, setback: Setback, why: str) -> None:
@@ -357,11 +358,6 @@ class Retraining:
         self._watched = now
 
 
-def _needs_approval(model: ModelRow | None) -> bool:
-    policies = {} if model is None or model.spec is None else model.spec.get("policies", {})
-    return bool(policies.get("gate", {}).get("approval", False))
-
-
 def _stale(conn: Connection, run: Run, model: ModelRow | None, newest: Check | None) -> str | None:
     """Return why what was found of a waiting challenger no longer holds; None if it does."""
     version = None if run.version is None else versions.find(conn, run.model, run.version)
@@ -370,12 +366,11 @@ def _stale(conn: Connection, run: Run, model: ModelRow | None, newest: Check | N
         return "the champion changed after the challenger was judged"
     if model is None or model.spec is None or newest is None or newest.window_until is None or run.until is None:
         return None
-    holdout = parse_duration(model.spec["policies"]["training"]["holdout"])
+    holdout = parse_duration(models.policy_of(model, Training).holdout)
     if newest.window_until - run.until > holdout:
         return f"more has happened since it was judged than the {format_duration(holdout)} it was judged on"
     return None
 
 
 def _deadline_s(model: ModelRow | None) -> float:
-    policies = {} if model is None or model.spec is None else model.spec["policies"]
-    return parse_duration(policies.get("training", {}).get("deadline", "15m")).total_seconds()
+    return parse_duration(models.policy_of(model, Training).deadline).total_seconds()

@@ -5,20 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from service.control.breaker import BREAKER, BROKE
-from service.domain.check import CheckState, Examination, Verdict
-from service.domain.run import AUTOMATIC, RunState, Trigger
+from service.control.breaker import BREAKER
+from service.domain.check import SCHEDULE, CheckState, Examination, Verdict
+from service.domain.run import AUTOMATIC, BROKE, JUDGED, RunState, Trigger
 from service.domain.situation import Situation
 from service.storage.checks import Check
 from service.storage.runs import Run
 
-__all__ = ["JUDGED", "OPEN", "SCHEDULE", "Past", "assemble", "drift_began", "leaves_quarantine", "training_cutoff"]
+__all__ = ["OPEN", "Past", "assemble", "drift_began", "leaves_quarantine", "training_cutoff"]
 
-SCHEDULE = "schedule"
-"""The actor of checks that nobody asked for."""
-
-JUDGED = frozenset({RunState.SUCCEEDED, RunState.REJECTED, RunState.ROLLED_BACK, RunState.PROBATION})
-"""Ends of runs that tried something: cooldowns count from them. A skipped or cancelled run tried nothing."""
 OPEN = frozenset({RunState.AWAITING_LABELS, RunState.AWAITING_APPROVAL, RunState.SUPERSEDED, RunState.EXPIRED})
 """Runs that tried and came to no end, or to none of their own: cooldowns count from them, rejections do not."""
 

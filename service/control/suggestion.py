@@ -10,6 +10,7 @@ from service.domain.decision import Action, Decision
 from service.domain.errors import NotAllowedNow, OutOfDate
 from service.domain.run import RunState, Trigger
 from service.storage import audit, checks, models, runs
+from service.storage.checks import Check
 from service.storage.database import now
 from service.storage.runs import Run
 
@@ -33,15 +34,14 @@ class Suggestion:
     made_at: datetime | None
 
 
-def open_of(conn: Connection, model: str) -> Suggestion | None:
-    """Return the model's suggestion: the newest check's alone, and only while no run has acted since."""
-    check = checks.latest_done(conn, model)
+def open_of(conn: Connection, check: Check | None) -> Suggestion | None:
+    """Return what the model's latest check that is done suggests, as long as no run has acted since."""
     if check is None or check.decision is None or check.run_id is not None:
         return None
     decision = Decision.from_json(check.decision)
     if decision.action is not Action.SUGGEST:
         return None
-    newest = next((run for run in runs.list_of(conn, model, limit=20) if run.state not in UNTRIED), None)
+    newest = next((run for run in runs.list_of(conn, check.model, limit=20) if run.state not in UNTRIED), None)
     if newest is not None and check.finished_at is not None and newest.requested_at >= check.finished_at:
         return None
     return Suggestion(
@@ -75,7 +75,7 @@ def accept(conn: Connection, model: str, *, check: str | None, actor: str, reaso
     """
     models.get(conn, model)
     refuse_switched(conn, model, "freeze", what="trains nothing")
-    found = open_of(conn, model)
+    found = open_of(conn, checks.latest_done(conn, model))
     if found is None:
         msg = "nothing is suggested: it was accepted, a run has begun since, or a later check suggests none"
         raise NotAllowedNow(msg, model=model)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection, select
 
 from service.control.leader import Term
@@ -33,7 +32,6 @@ YOUNG = timedelta(hours=1)
 """A file is stored before the row that names it: nothing younger goes."""
 ROLLBACKS = 3
 """So many champions before this one can be gone back to."""
-_POLICY = TypeAdapter(Retention)
 
 
 @dataclass(frozen=True)
@@ -121,14 +119,13 @@ class Tidy:
 def needed(conn: Connection, model: str) -> set[int]:
     """Return the versions of the model whose artifact must stay."""
     row = models.find(conn, model)
-    plain = (((row.spec if row else None) or {}).get("policies") or {}).get("retention") or {}
     numbers = conn.execute(
         select(tables.versions.c.version, tables.versions.c.created_at)
         .where(tables.versions.c.model == model)
         .order_by(tables.versions.c.version.desc())
     ).all()
     now = now_of(conn)
-    kept = {number.version for number in numbers[: _POLICY.validate_python(plain).artifacts]}
+    kept = {number.version for number in numbers[: models.policy_of(row, Retention).artifacts]}
     kept |= {number.version for number in numbers if now - number.created_at < YOUNG}
     champion = champions.current(conn, model)
     kept |= set() if champion is None else {champion.version}

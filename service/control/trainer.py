@@ -24,14 +24,14 @@ from service.control.memory import peak_bytes
 from service.control.processes import Exit, Peak
 from service.control.record import Record
 from service.control.setbacks import drop_version, setback_of
-from service.control.situation import JUDGED, OPEN
+from service.control.situation import OPEN
 from service.control.summary import draw_summary
 from service.control.tasks import TrainTask
 from service.domain.duration import parse_duration
 from service.domain.errors import DatabaseUnavailable, LeaseLost, NotAllowedNow, RetrueError, TrainingFailed
 from service.domain.gate import Circumstances, Outcome, recipe_changed
 from service.domain.retry import Setback
-from service.domain.run import RunState
+from service.domain.run import JUDGED, RunState
 from service.domain.spec import ModelSpec, Schema
 from service.domain.version import VersionState
 from service.journal import facts

@@ -6,12 +6,12 @@ from datetime import datetime
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
-from service.control.breaker import failures_in_a_row, retrain_policy, settle
+from service.control.breaker import failures_in_a_row, settle
 from service.control.probation import note_comparison
-from service.control.situation import SCHEDULE, Past, assemble, leaves_quarantine
+from service.control.situation import Past, assemble, leaves_quarantine
 from service.control.tasks import Seen
-from service.domain.check import Examination, Verdict
-from service.domain.decision import Action, Decision, decide, is_degraded
+from service.domain.check import SCHEDULE, Examination, Verdict
+from service.domain.decision import Action, Decision, decide, degraded_of
 from service.domain.errors import RunInProgress
 from service.domain.policy import Drift, Quality, Retrain
 from service.domain.reading import read
@@ -19,7 +19,7 @@ from service.domain.run import Trigger
 from service.domain.situation import Situation
 from service.storage import alarms, audit, champions, checks, models, notices, runs, versions
 from service.storage.checks import Check
-from service.storage.models import ModelRow
+from service.storage.models import ModelRow, policy_of
 
 __all__ = ["Judged", "conclude"]
 
@@ -46,13 +46,12 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
     NotAllowedNow, LeaseLost
         If the check has ended meanwhile, or another leader works on it.
     """
-    policies = (row.spec or {})["policies"]
-    policy = retrain_policy(row)
-    clean_windows = TypeAdapter(Quality).validate_python(policies["quality"]).clean_windows
+    policy = policy_of(row, Retrain)
+    clean_windows = policy_of(row, Quality).clean_windows
     check = checks.get(conn, check_id)
     settle(conn, row, at=at)
     past = _past(conn, check)
-    degraded = _degraded(policy, saw.examination)
+    degraded = degraded_of(policy, saw.examination.performance)
     situation = assemble(
         saw.examination,
         past,
@@ -60,7 +59,7 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         degraded=degraded,
         new_labels=saw.new_labels,
         clean_windows=clean_windows,
-        drift_confirm=TypeAdapter(Drift).validate_python(policies["drift"]).confirm,
+        drift_confirm=policy_of(row, Drift).confirm,
         labels_since_drift=saw.labels_since_drift,
     )
     decision = decide(policy, situation)
@@ -89,7 +88,7 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
         peak_bytes=saw.peak_bytes,
         seconds={"examined": saw.seconds, "in_all": round((at - check.requested_at).total_seconds(), 3)},
     )
-    alarmed = _alarmed(conn, done)
+    alarmed = _alarmed(conn, row, done)
     if alarmed:
         notices.drift_confirmed(conn, done, at=at)
     if is_broken_anew:
@@ -97,10 +96,10 @@ def conclude(conn: Connection, check_id: str, saw: Seen, row: ModelRow, *, at: d
     return Judged(check=done, examination=saw.examination, decision=decision, alarmed=alarmed)
 
 
-def _alarmed(conn: Connection, check: Check) -> bool:
+def _alarmed(conn: Connection, row: ModelRow, check: Check) -> bool:
     if check.verdict != Verdict.DRIFTED.value or check.actor != SCHEDULE or check.window_until is None:
         return False
-    return check.window_until in alarms.realised(conn, check.model, until=check.window_until)
+    return check.window_until in alarms.realised(conn, row, until=check.window_until)
 
 
 def _past(conn: Connection, check: Check) -> Past:
@@ -116,13 +115,6 @@ def _past(conn: Connection, check: Check) -> Past:
         promoted_at=next((swap.event_time for swap in champions.history(conn, check.model)), None),
         failures_in_a_row=failures_in_a_row(conn, check.model, known),
     )
-
-
-def _degraded(policy: Retrain, examination: Examination) -> bool | None:
-    performance = examination.performance
-    if performance is None or performance.loss is None or performance.reference_loss is None:
-        return None
-    return is_degraded(policy, performance)
 
 
 def _queue(

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 __all__ = [
+    "SCHEDULE",
     "CheckState",
     "ColumnDrift",
     "DriftTest",
@@ -19,6 +20,9 @@ __all__ = [
     "Verdict",
     "verdict_of",
 ]
+
+SCHEDULE = "schedule"
+"""The actor of checks that nobody asked for."""
 
 
 class CheckState(StrEnum):

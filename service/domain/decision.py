@@ -8,11 +8,11 @@ from pydantic import TypeAdapter
 
 from service.domain.check import Performance
 from service.domain.policy import Retrain
-from service.domain.rules import causes, guard, is_tripped, obstacles, retry_of
+from service.domain.rules import causes, guard, is_tripped, obstacles
 from service.domain.run import Trigger
 from service.domain.situation import Situation
 
-__all__ = ["Action", "Decision", "Situation", "decide", "is_degraded", "retry_of"]
+__all__ = ["Action", "Decision", "decide", "degraded_of"]
 
 
 class Action(StrEnum):
@@ -44,13 +44,13 @@ class Decision:
         return TypeAdapter(Decision).validate_python(plain)
 
 
-def is_degraded(policy: Retrain, performance: Performance | None) -> bool:
+def degraded_of(policy: Retrain, performance: Performance | None) -> bool | None:
     """Return whether realised quality alone would call for a run, were it confirmed.
 
-    Without enough labels, or without a loss to compare with, nothing is known, and nothing is called degraded.
+    None without enough labels, or without a loss to compare with: nothing is known then.
     """
     if performance is None or performance.loss is None or performance.reference_loss is None:
-        return False
+        return None
     return performance.loss > performance.reference_loss * (1 + policy.degradation)
 
 

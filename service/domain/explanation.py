@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from service.domain.check import ColumnDrift, DriftTest, Examination, Finding, Performance, Verdict
-from service.domain.decision import Decision, decide, is_degraded
+from service.domain.decision import Decision, decide, degraded_of
 from service.domain.policy import Retrain
 from service.domain.reading import Reading, read
 from service.domain.rules import Rule, causes, guard, obstacles
@@ -76,9 +76,7 @@ def explain(
     """
     today = decide(policy, situation)
     performance = examination.performance
-    degraded = None
-    if performance is not None and performance.loss is not None and performance.reference_loss is not None:
-        degraded = is_degraded(policy, performance)
+    degraded = degraded_of(policy, performance)
     found = [*causes(policy, situation)]
     called = next((rule for rule in found if rule.met), None)
     if called is not None and called.trigger is not None:

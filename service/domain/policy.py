@@ -4,6 +4,8 @@ Durations are event time (the time at which things happened, which the rows carr
 happens to look at them, so that a replay of a year behaves as the year did.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -16,45 +18,23 @@ from service.domain.history import parse_history
 __all__ = ["Drift", "Gate", "Probation", "Quality", "Recording", "Retention", "Retrain", "Training"]
 
 
-def _duration_text(text: str) -> str:
-    parse_duration(text)
-    return text
+def _text(parse: Callable[[str], object], *words: str) -> AfterValidator:
+    """Return what holds a text to be one of `words`, or one that `parse` takes; the text stays as it was written."""
+
+    def hold(text: str) -> str:
+        if text not in words:
+            parse(text)
+        return text
+
+    return AfterValidator(hold)
 
 
-def _window_text(text: str) -> str:
-    parse_window(text)
-    return text
-
-
-def _history_text(text: str) -> str:
-    if text != "all":
+def _embargo(text: str) -> None:
+    try:
         parse_duration(text)
-    return text
-
-
-def _budget_text(text: str) -> str:
-    parse_budget(text)
-    return text
-
-
-def _whole_budget_text(text: str) -> str:
-    parse_budget(text, whole=True)
-    return text
-
-
-def _training_text(text: str) -> str:
-    parse_history(text)
-    return text
-
-
-def _embargo_text(text: str) -> str:
-    if text not in {"delay", "none"}:
-        try:
-            parse_duration(text)
-        except ValueError as error:
-            msg = f"{text!r} is no embargo: write 'delay', 'none', or a duration such as '2d'"
-            raise ValueError(msg) from error
-    return text
+    except ValueError as error:
+        msg = f"{text!r} is no embargo: write 'delay', 'none', or a duration such as '2d'"
+        raise ValueError(msg) from error
 
 
 def _slice_of(one: str | tuple[str, int]) -> str | tuple[str, int]:
@@ -65,14 +45,14 @@ def _slice_of(one: str | tuple[str, int]) -> str | tuple[str, int]:
 
 
 MOST_BINS = 20
-DurationText = Annotated[str, AfterValidator(_duration_text)]
-TrainingText = Annotated[str, AfterValidator(_training_text)]
-EmbargoText = Annotated[str, AfterValidator(_embargo_text)]
+DurationText = Annotated[str, _text(parse_duration)]
+TrainingText = Annotated[str, _text(parse_history)]
+EmbargoText = Annotated[str, _text(_embargo, "delay", "none")]
 SliceOf = Annotated[str | tuple[str, int], AfterValidator(_slice_of)]
-WindowText = Annotated[str, AfterValidator(_window_text)]
-HistoryText = Annotated[str, AfterValidator(_history_text)]
-BudgetText = Annotated[str, AfterValidator(_budget_text)]
-WholeBudgetText = Annotated[str, AfterValidator(_whole_budget_text)]
+WindowText = Annotated[str, _text(parse_window)]
+HistoryText = Annotated[str, _text(parse_duration, "all")]
+BudgetText = Annotated[str, _text(parse_budget)]
+WholeBudgetText = Annotated[str, _text(functools.partial(parse_budget, whole=True))]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 _STRICT = ConfigDict(extra="forbid")

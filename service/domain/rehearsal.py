@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Literal
 
 from service.domain.check import Performance
-from service.domain.decision import Action, Decision, decide, is_degraded
+from service.domain.decision import Action, Decision, decide, degraded_of
 from service.domain.policy import Retrain
 from service.domain.run import Trigger
 from service.domain.situation import Situation
@@ -142,8 +142,8 @@ def _recounted(past: Sequence[PastCheck], place: int, policy: Retrain) -> Situat
     check = past[place]
     found = [one for one in past[:place] if one.generation == check.generation and one.scheduled]
     found.append(check)
-    worse = [is_degraded(policy, one.performance) for one in found]
-    if worse == [is_degraded(one.policy, one.performance) for one in found]:
+    worse = [degraded_of(policy, one.performance) for one in found]
+    if worse == [degraded_of(one.policy, one.performance) for one in found]:
         return check.situation
     earlier = max(found[0].situation.degraded_in_a_row - 1, 0)
     count = next((n for n, is_worse in enumerate(reversed(worse)) if not is_worse), len(worse) + earlier)

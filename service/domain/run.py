@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["ACTIVE", "AUTOMATIC", "NEXT", "TERMINAL", "WORKING", "RunState", "Trigger", "may_follow"]
+__all__ = ["ACTIVE", "AUTOMATIC", "BROKE", "JUDGED", "NEXT", "TERMINAL", "WORKING", "RunState", "Trigger", "may_follow"]
 
 
 class Trigger(StrEnum):
@@ -73,6 +73,13 @@ hold no worker and are not among them."""
 
 WORKING = frozenset({S.PREPARING, S.VALIDATING, S.TRAINING, S.PACKAGING, S.EVALUATING})
 """States in which a trainer process works on the run."""
+
+JUDGED = frozenset({S.SUCCEEDED, S.PROBATION, S.REJECTED, S.ROLLED_BACK})
+"""Ends of runs that came to a verdict on a challenger: cooldowns count from them, and they break a row of runs that
+broke. A skipped or cancelled run tried nothing."""
+
+BROKE = frozenset({S.FAILED, S.TIMED_OUT, S.BLOCKED_DATA})
+"""Ends of runs that came to no verdict, through a fault of code, data or machine."""
 
 _WORK_ENDS = {S.FAILED, S.TIMED_OUT, S.CANCELLING}
 

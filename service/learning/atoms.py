@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 from service.domain.check import Finding
 from service.domain.policy import Quality
 from service.domain.spec import Feature
+from service.learning.stretches import FEWEST_STRETCHES, FEWEST_VALUES
 
 __all__ = ["atoms", "usual_atom"]
 
 Array = NDArray[Any]
-
-_FEWEST = 16
-"""With fewer values than this, nothing is said about a column's shape."""
 
 _COUNT = 4
 """So few rows at one value are chance."""
@@ -27,9 +25,6 @@ _VARIED = 20
 _STANDS_OUT = 4.0
 """An atom is so many times as frequent as the most frequent other value, as it was in the reference, and as the largest
 atom that any stretch of the reference had."""
-
-_STRETCHES = 4
-"""With fewer stretches of the window's length in the reference, nothing is known about how its values cluster."""
 
 _GAP = 0.2
 """A far value lies outside all that the reference held, and apart from all else in the window, by this share of the
@@ -49,11 +44,13 @@ def usual_atom(column: pd.Series, parts: Sequence[slice]) -> float:
     A price that is agreed on for some days makes an atom each week, each at a value that no other week knows: by the
     value alone, every such week looks like a sentinel.
     """
-    if len(parts) < _STRETCHES:
+    if len(parts) < FEWEST_STRETCHES:
         return 1.0
     numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
     finite = (numbers[part][np.isfinite(numbers[part])] for part in parts)
-    shares = [float(np.unique(one, return_counts=True)[1].max()) / len(one) for one in finite if len(one) >= _FEWEST]
+    shares = [
+        float(np.unique(one, return_counts=True)[1].max()) / len(one) for one in finite if len(one) >= FEWEST_VALUES
+    ]
     return max(shares, default=1.0)
 
 
@@ -72,7 +69,7 @@ def atoms(policy: Quality, feature: Feature, before: Array, values: Array, *, us
     A column on a grid (whole degrees) holds many values of about the same frequency; none stands out, and none is
     found. That is also why an ordinary value of such a column cannot be told from a sentinel.
     """
-    if len(before) < _FEWEST or len(values) < _FEWEST:
+    if len(before) < FEWEST_VALUES or len(values) < FEWEST_VALUES:
         return []
     found, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:3]

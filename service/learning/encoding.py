@@ -5,7 +5,6 @@ were, only under another name. What the reference itself did from window to wind
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,18 +13,12 @@ from numpy.typing import NDArray
 from service.domain.check import Finding
 from service.domain.policy import Quality
 from service.domain.spec import Feature, Schema
-from service.learning.frames import EVENT_TIME
+from service.learning.stretches import FEWEST_STRETCHES, FEWEST_VALUES, LEVELS
 
-__all__ = ["recoded", "stretches", "swapped"]
+__all__ = ["recoded", "swapped"]
 
 Floats = NDArray[np.float64]
 Shares = Mapping[str, float]
-
-_FEWEST = 16
-"""With fewer values than this, nothing is said about a column's shape."""
-
-_LEVELS = np.linspace(0.05, 0.95, 19)
-"""Quantiles by which the shapes of two columns are compared."""
 
 _FITS = 0.25
 """A column fits a reference when its quantiles lie so near, as a share of the reference's spread."""
@@ -39,9 +32,6 @@ _USUAL = 2.0
 _MOST = 999.0
 """Ratios are told up to this: infinity is no JSON."""
 
-_STRETCHES = 4
-"""With fewer stretches of the window's length in the reference, nothing is known about what categories usually do."""
-
 _STEADY = 0.02
 """A category is steady when it held this share of every stretch of the reference."""
 
@@ -53,21 +43,6 @@ _LINGERS = 4
 
 _ALIKE = 0.1
 """Frequencies are the same ones under other names when no more than this share of the rows lies otherwise."""
-
-
-def stretches(reference: pd.DataFrame, window: pd.DataFrame) -> list[slice]:
-    """Return the parts of the reference that are as long as the window, in event time; the last may be cut off."""
-    if not len(reference) or len(window) < _FEWEST:
-        return []
-    length = window[EVENT_TIME].max() - window[EVENT_TIME].min()
-    times = reference[EVENT_TIME]
-    if length <= pd.Timedelta(0):
-        return []
-    places = ((times - times.min()) // length).to_numpy()
-    edges = np.flatnonzero(np.diff(places)) + 1
-    bounds = [0, *edges.tolist(), len(reference)]
-    parts = [slice(low, high) for low, high in pairwise(bounds)]
-    return [part for part in parts if part.stop - part.start >= _FEWEST]
 
 
 def swapped(
@@ -129,7 +104,7 @@ def recoded(
     if sum(strangers.values()) > policy.unseen:
         return []  # told already
     history = _history(reference, parts)
-    if len(history) < _STRETCHES or not now:
+    if len(history) < FEWEST_STRETCHES or not now:
         return []
     gone = {
         value: share
@@ -202,7 +177,7 @@ def _missing(
 
 def _telling(rows: int) -> float:
     """Return the share that a category needs before its absence among so many rows says anything."""
-    return max(_PRESENT, _FEWEST / max(rows, 1))
+    return max(_PRESENT, FEWEST_VALUES / max(rows, 1))
 
 
 def _in_proportion(value: str, others: Shares, now: Shares, history: list[dict[str, float]]) -> bool:
@@ -256,7 +231,7 @@ def _shapes(schema: Schema, frame: pd.DataFrame) -> dict[str, Floats]:
 def _shape(column: pd.Series) -> Floats:
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     values = values[np.isfinite(values)]
-    return np.quantile(values, _LEVELS) if len(values) >= _FEWEST else np.empty(0)
+    return np.quantile(values, LEVELS) if len(values) >= FEWEST_VALUES else np.empty(0)
 
 
 def _spread(shape: Floats) -> float:

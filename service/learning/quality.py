@@ -19,8 +19,9 @@ from service.learning.arrival import duplicates, future, late
 from service.learning.atoms import atoms, usual_atom
 from service.learning.clock import misplaced
 from service.learning.columns import thinned
-from service.learning.encoding import recoded, stretches, swapped
+from service.learning.encoding import recoded, swapped
 from service.learning.frames import EVENT_TIME, require
+from service.learning.stretches import FEWEST_VALUES, stretches
 from service.learning.units import beyond, converted, scaled
 
 __all__ = ["look"]
@@ -29,9 +30,6 @@ Array = NDArray[Any]
 
 _STILL = 3
 """A column is frozen when it stands still for so many times the longest stretch for which the reference did."""
-
-_FEWEST = 16
-"""With fewer values than this, nothing is said about a column's shape."""
 
 _TAILS = (0.5, 0.25, 0.1)
 """What broke inside the window is looked for in the newest such shares of its rows, too."""
@@ -126,7 +124,7 @@ def _tails(schema: Schema, policy: Quality, *, reference: pd.DataFrame, window: 
     """
     for share in _TAILS:
         size = round(share * len(window))
-        if size < _FEWEST or len(reference) < size * _STRETCHES:
+        if size < FEWEST_VALUES or len(reference) < size * _STRETCHES:
             continue
         tail = window.iloc[-size:]
         found = _columns(schema, policy, reference=reference, window=tail, is_tail=True)
@@ -252,7 +250,7 @@ def _out_of_range(policy: Quality, feature: Feature, before: Array, values: Arra
 
 def _frozen(policy: Quality, feature: Feature, reference: pd.Series, window: pd.Series) -> list[Finding]:
     """Find a column that stands still for much longer than it ever did in the reference."""
-    if not policy.constant or len(window) < _FEWEST or window.nunique() > 1 or reference.nunique() <= 1:
+    if not policy.constant or len(window) < FEWEST_VALUES or window.nunique() > 1 or reference.nunique() <= 1:
         return []
     longest = _longest_run(reference.to_numpy())
     limit = _STILL * longest

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from service.domain.check import Finding
 from service.domain.policy import Quality
 from service.domain.spec import Feature
+from service.learning.stretches import FEWEST_VALUES, LEVELS
 
 __all__ = ["beyond", "converted", "scaled"]
 
 Array = NDArray[Any]
 
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-_LEVELS = np.linspace(0.05, 0.95, 19)
 
 _SAME_FACTOR = 0.25
 """Quantiles whose factors differ by no more than this share were multiplied by one and the same factor."""
@@ -24,9 +24,6 @@ _NOUGHT = 1e-9
 
 _NEAR_NOUGHT = 0.6
 """Quantiles smaller than this share of the largest one are near nought, where there are values on both sides of it."""
-
-_FEWEST = 16
-"""With fewer values than this, nothing is said about a column's shape."""
 
 _CONVERSIONS = {
     "Fahrenheit instead of Celsius": (1.8, 32.0),
@@ -64,7 +61,7 @@ price that spikes passes through what lies between, another unit does not."""
 
 def scaled(policy: Quality, feature: Feature, before: Array, values: Array) -> list[Finding]:
     """Every quantile multiplied by about one factor, and a large one: another unit."""
-    if len(before) < _FEWEST or len(values) < _FEWEST:
+    if len(before) < FEWEST_VALUES or len(values) < FEWEST_VALUES:
         return []
     old, new = np.quantile(before, _QUANTILES), np.quantile(values, _QUANTILES)
     size = float(np.abs(old).max()), float(np.abs(new).max())
@@ -87,9 +84,9 @@ def scaled(policy: Quality, feature: Feature, before: Array, values: Array) -> l
 
 def converted(feature: Feature, before: Array, values: Array) -> list[Finding]:
     """Find a column that fits the reference when it is converted back, and not as it stands."""
-    if len(before) < _FEWEST or len(values) < _FEWEST:
+    if len(before) < FEWEST_VALUES or len(values) < FEWEST_VALUES:
         return []
-    old, new = np.quantile(before, _LEVELS), np.quantile(values, _LEVELS)
+    old, new = np.quantile(before, LEVELS), np.quantile(values, LEVELS)
     spread = float(old[-1] - old[0])
     if spread <= 0:
         return []
@@ -108,7 +105,7 @@ def converted(feature: Feature, before: Array, values: Array) -> list[Finding]:
 
 def beyond(feature: Feature, before: Array, values: Array) -> list[Finding]:
     """Find rows that lie far outside all that the reference held, beside others that are where they were."""
-    if len(before) < _FEWEST or len(values) < _FEWEST:
+    if len(before) < FEWEST_VALUES or len(values) < FEWEST_VALUES:
         return []
     low, high = float(before.min()), float(before.max())
     reach = _REACH * (high - low)

@@ -1,26 +1,22 @@
 """Alarms that drift has raised, counted from the checks: the budget's other side."""
 
 from datetime import datetime, timedelta
-from typing import Any
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
 from service.domain.alarm import alarms
-from service.domain.check import Verdict
+from service.domain.check import SCHEDULE, Verdict
 from service.domain.policy import Drift
-from service.storage import checks, models
+from service.storage import checks
+from service.storage.models import ModelRow, policy_of
 
 __all__ = ["realised"]
 
 SPAN = timedelta(days=90)
-SCHEDULE = "schedule"
 
 
-def realised(conn: Connection, model: str, *, until: datetime) -> tuple[datetime, ...]:
-    """Return when the scheduled checks of the 90 days before `until`, event time, confirmed an alarm."""
-    row = models.find(conn, model)
-    policies: dict[str, Any] = ((row.spec if row is not None else None) or {}).get("policies") or {}
-    policy = TypeAdapter(Drift).validate_python(policies.get("drift") or {})
-    seen = checks.verdicts(conn, model, actor=SCHEDULE, after=until - SPAN)
+def realised(conn: Connection, row: ModelRow, *, until: datetime) -> tuple[datetime, ...]:
+    """Return when the model's scheduled checks of the 90 days before `until`, event time, confirmed an alarm."""
+    policy = policy_of(row, Drift)
+    seen = checks.verdicts(conn, row.name, actor=SCHEDULE, after=until - SPAN)
     return alarms(policy, [(at, verdict == Verdict.DRIFTED.value, generation) for at, verdict, generation in seen])

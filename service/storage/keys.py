@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection, RowMapping, func, or_, select, update
 
 from service.domain.access import ID_BYTES, SECRET_BYTES, Role, digest_of, id_of, key_of
+from service.domain.check import SCHEDULE
 from service.domain.errors import InvalidRequest, NotAllowedNow, UnknownKey
 from service.storage import audit
 from service.storage.database import Database, insert_new, now
@@ -22,7 +23,7 @@ MOST = 1000
 """Keys that may be valid at a time: every worker holds all of them."""
 REMEMBERED = timedelta(days=7)
 """So long whoever uses a revoked key is told that it was; later it is one that nobody knows."""
-NOBODY = frozenset({"operator", "console", "controller", "trainer", "schedule"})
+NOBODY = frozenset({"operator", "console", "controller", "trainer", SCHEDULE})
 """Actors that are no keys: the audit must not confuse them with one."""
 
 

@@ -4,10 +4,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, delete, or_, select
 
+from service.domain.policy import Drift, Gate, Probation, Quality, Recording, Retention, Retrain, Training
 from service.domain.spec import unknown_model
 from service.storage.database import insert_into, now
 from service.storage.tables import models
@@ -15,16 +17,22 @@ from service.storage.tables import switches as switches_table
 
 __all__ = [
     "ModelRow",
+    "Policy",
     "Switch",
     "clear_switch",
     "find",
     "get",
     "list_all",
     "mark_broken",
+    "policy_of",
     "register",
     "set_switch",
     "switches",
 ]
+
+Policy = TypeVar("Policy", Drift, Gate, Probation, Quality, Recording, Retention, Retrain, Training)
+_KINDS: tuple[type[Any], ...] = (Drift, Gate, Probation, Quality, Recording, Retention, Retrain, Training)
+_ADAPTERS = {kind: TypeAdapter(kind) for kind in _KINDS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +113,19 @@ def get(conn: Connection, name: str) -> ModelRow:
 def list_all(conn: Connection) -> list[ModelRow]:
     """Return all models by name."""
     return [ModelRow(**row) for row in conn.execute(select(models).order_by(models.c.name)).mappings()]
+
+
+def policy_of(row: ModelRow | None, kind: type[Policy]) -> Policy:
+    """Return the model's policy of that kind as it was registered; the default where none was.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If what was registered can't be understood: a newer release wrote it.
+    """
+    registered = ((None if row is None else row.spec) or {}).get("policies") or {}
+    found: Policy = _ADAPTERS[kind].validate_python(registered.get(kind.__name__.lower()) or {})
+    return found
 
 
 def set_switch(

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from service.domain.check import Estimate, Verdict
-from service.domain.decision import Action, Situation, decide, retry_of
+from service.domain.decision import Action, decide
 from service.domain.policy import Retrain
-from service.domain.rules import Rule, causes, guard, obstacles
+from service.domain.rules import Rule, causes, guard, obstacles, retry_of
 from service.domain.run import Trigger
+from service.domain.situation import Situation
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 

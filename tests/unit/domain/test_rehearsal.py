@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from service.domain.check import Performance, Verdict
-from service.domain.decision import Action, Situation, decide, is_degraded
+from service.domain.decision import Action, decide, degraded_of
 from service.domain.policy import Retrain
 from service.domain.rehearsal import PastCheck, PastRun, Rehearsed, rehearse
+from service.domain.situation import Situation
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WEEK = timedelta(days=7)
@@ -28,7 +29,7 @@ def recorded(policy: Retrain, losses: list[float], *, ends: str = END) -> list[P
         performance = Performance(
             metric="accuracy", value=None, loss=loss, reference_loss=0.1, rows=100, labelled=100, delay_p50_s=None
         )
-        degraded = degraded + 1 if is_degraded(policy, performance) else 0
+        degraded = degraded + 1 if degraded_of(policy, performance) else 0
         situation = Situation(
             now=START + week * WEEK, verdict=Verdict.CLEAN, quarantined=False, loss=loss, reference_loss=0.1,
             degraded_in_a_row=degraded, drifted_in_a_row=0, new_labels=100 * week - cutoff, learned_until=START,

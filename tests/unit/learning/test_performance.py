@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from service.domain.decision import is_degraded
+from service.domain.decision import degraded_of
 from service.domain.duration import parse_window
 from service.domain.spec import Feature, Schema
 from service.learning.metric import metric_of
@@ -55,7 +55,7 @@ def test_too_few_labels_say_nothing() -> None:
         found = realised(SCHEMA, "accuracy", answered, window=parse_window("2d"), reference_loss=0.1, min_rows=50)
         assert found.value is None
         assert found.loss is None
-        assert not is_degraded(Retrain(), found)
+        assert degraded_of(Retrain(), found) is None
 
 
 def test_a_metric_that_is_not_defined_on_the_window_says_nothing() -> None:
@@ -67,7 +67,7 @@ def test_degraded_means_above_the_reference_by_the_policys_share() -> None:
     answered = _answered().iloc[:250]
     found = realised(SCHEMA, "accuracy", answered, window=parse_window("7d"), reference_loss=0.5, min_rows=50)
     assert found.loss is not None
-    assert is_degraded(Retrain(degradation=0.1), found) == (found.loss > 0.55)
+    assert degraded_of(Retrain(degradation=0.1), found) is (found.loss > 0.55)
 
 
 def test_kappa_is_zero_for_no_change_and_one_for_perfect() -> None:
