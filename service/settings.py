@@ -24,7 +24,7 @@ __all__ = ["CLIENT_ONLY", "PREFIX", "Settings", "explain", "load", "prepare_home
 
 PREFIX = "RETRUE_"
 
-CLIENT_ONLY = frozenset({"RETRUE_URL", "RETRUE_API_KEY", "RETRUE_KEY", "RETRUE_ORIGINS"})
+CLIENT_ONLY = frozenset({"RETRUE_URL", "RETRUE_API_KEY", "RETRUE_ORIGINS"})
 """Read by the command line's verbs, or handed from parent to child; no settings of the service."""
 
 ORIGINS = "RETRUE_ORIGINS"

@@ -49,6 +49,7 @@ class Slug(StrEnum):
     WORKER_STOPPED = "worker_stopped"
     ACCESS_OPEN = "access_open"
     ACCESS_BY_KEY = "access_by_key"
+    ACCESS_REFUSED = "access_refused"
     KEYS_CHANGED = "keys_changed"
 
 

@@ -28,6 +28,7 @@ from service.api.problems import problem, problem_of, status_of
 from service.api.rates import Bucket, Rates
 from service.api.routes import ROUTES, Methods, Table
 from service.api.session import COOKIE, TOKEN_HEADER, Sessions, is_token_of
+from service.api.strangers import Strangers
 from service.domain.access import Right, roles_with
 from service.domain.errors import (
     ForeignPage,
@@ -107,6 +108,8 @@ class Gate:
         self._keyring, self._may_be_open, self._rates = keyring, may_be_open, rates or Rates()
         self._monotonic = monotonic
         self._buckets: dict[tuple[str, bool], Bucket] = {}
+        self.strangers = Strangers()
+        """Writes down who was refused."""
 
     @property
     def is_open(self) -> bool:
@@ -215,6 +218,8 @@ class Warden:
                 answer = _refused(caller, asked, method)
         except RetrueError as error:
             self._telemetry.refused_requests.labels(error.code.replace("-", "_")).inc()
+            known = scope.get(CALLER)
+            self._gate.strangers.note(error, scope, actor=known and known.actor)
             answer = _to_people(error) if pages else problem_of(error)
         await (self._app if answer is None else answer)(scope, receive, send)
 

@@ -101,6 +101,7 @@ class Application(FastAPI):
             self.gate.admit(scope)
         except RetrueError as error:
             self.intake.refused(error.code.replace("-", "_"))
+            self.gate.strangers.note(error, scope)
             await problem_of(error)(scope, receive, send)
             return
         await endpoint(scope, receive, send)

@@ -7,6 +7,8 @@ from starlette.requests import Request
 
 from service.api.access import CALLER
 from service.api.session import COOKIE, Sessions, cookie_of, no_cookie
+from service.api.strangers import Strangers
+from service.domain.errors import NoAccess
 
 __all__ = ["Signing"]
 
@@ -24,6 +26,7 @@ class Signing:
 
     def __init__(self, sessions: Sessions, *, is_open: Callable[[], bool]) -> None:
         self._sessions, self._is_open = sessions, is_open
+        self._strangers = Strangers()
 
     @property
     def is_open(self) -> bool:
@@ -41,7 +44,12 @@ class Signing:
 
     def begin(self, request: Request, key: str) -> str:
         """Return the Set-Cookie header of a new session; raises what is wrong with the key."""
-        return cookie_of(self._sessions.begin(key), is_secure=request.url.scheme == "https")
+        try:
+            value = self._sessions.begin(key)
+        except NoAccess as error:
+            self._strangers.note(error, request.scope)
+            raise
+        return cookie_of(value, is_secure=request.url.scheme == "https")
 
     def end(self, request: Request) -> str:
         """End the request's session and return the Set-Cookie header that forgets it."""

@@ -32,6 +32,7 @@ def listing(
 ) -> None:
     """Show who changed what and from where, newest first."""
     if context.invoked_subcommand is not None:
+        _refuse_options(context)
         return
     with connect(url, key) as retrue:
         listed = retrue.audit(model=model, limit=limit)
@@ -77,6 +78,16 @@ def verify(head: Anchor = None, as_json: AsJson = False) -> None:
         say(f"head {examined.head}")
     if examined.findings:
         raise typer.Exit(1)
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """Refuse what the verb would pass over: whoever names a service must not read another database's verdict."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name == "COMMANDLINE":
+            verb = context.invoked_subcommand
+            msg = f"{parameter.opts[0]} before `{verb}` is of no effect: it reads the database of the settings in force"
+            raise fail(msg, exit_code=2)
 
 
 def _from(origin: dict[str, str] | None) -> str | None:

@@ -1,16 +1,21 @@
-"""Verbs about API keys: create, list, revoke. They work on the database itself, or on a service by its address."""
+"""Verbs about API keys: create, list, revoke, on a service by its address, as all verbs.
+
+Where no address is given they work on the database: the first key must be there before a service that asks for keys.
+"""
 
 import getpass
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.client import Json
+from service.client import Json, Retrue, TooSlow, Unreachable
 from service.commands.arguments import Reason
-from service.commands.output import AsJson, Key, Url, connect, fail, note, print_json, print_table, say, since
+from service.commands.output import AsJson, Key, Url, connect, fail, note, print_json, print_table, say, since, url_of
 from service.domain.access import Role
 from service.domain.duration import parse_duration
 from service.settings import load, prepare_home
@@ -22,9 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["direct", "keys", "person"]
 
 keys = typer.Typer(
-    help="Create, list and revoke API keys. Without --url they work on the database, so that the first can be made.",
+    help="Create, list and revoke API keys of the service at --url or RETRUE_URL. Where neither is set they work on "
+    "the database of the settings in force, so that the first can be made.",
     no_args_is_help=True,
 )
+
+Local = Annotated[
+    bool, typer.Option("--local", help="Work on the database of the settings in force, whatever RETRUE_URL says.")
+]
 
 
 def person() -> str:
@@ -57,12 +67,13 @@ def create(
     reason: Reason = "asked on the command line",
     url: Url = "",
     key: Key = "",
+    is_local: Local = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. It is shown once; nobody can show it again."""
     lasts = _duration(expires)
-    if url:
-        with connect(url, key) as retrue:
+    if _asks_a_service(url, is_local=is_local):
+        with _service(url, key) as retrue:
             made = retrue.create_key(name, roles=[one.value for one in role], expires_in=expires, reason=reason)
     else:
         made = _create(name, role, lasts, reason)
@@ -75,10 +86,10 @@ def create(
 
 
 @keys.command("list")
-def list_keys(url: Url = "", key: Key = "", as_json: AsJson = False) -> None:
+def list_keys(url: Url = "", key: Key = "", is_local: Local = False, as_json: AsJson = False) -> None:
     """List all keys there ever were, newest first."""
-    if url:
-        with connect(url, key) as retrue:
+    if _asks_a_service(url, is_local=is_local):
+        with _service(url, key) as retrue:
             listed = retrue.keys()
     else:
         from service.storage import keys as stored
@@ -115,11 +126,12 @@ def revoke(
     reason: Reason = "asked on the command line",
     url: Url = "",
     key: Key = "",
+    is_local: Local = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a key back; every worker refuses it within seconds."""
-    if url:
-        with connect(url, key) as retrue:
+    if _asks_a_service(url, is_local=is_local):
+        with _service(url, key) as retrue:
             retrue.revoke_key(wanted, reason=reason)
     else:
         from service.storage import keys as stored
@@ -132,6 +144,26 @@ def revoke(
         print_json({"key": wanted, "state": "revoked"})
     else:
         say(f"key {wanted} is revoked")
+
+
+def _asks_a_service(url: str, *, is_local: bool) -> bool:
+    origin = url_of(url)[1]
+    if is_local and origin == "command line":
+        raise fail("--local is this machine's database and --url a service: give one of them", exit_code=2)
+    return not is_local and origin != "default"
+
+
+@contextmanager
+def _service(url: str, key: str) -> Iterator[Retrue]:
+    """Yield a client; where nobody answers at an address that was not named here, says how to do without."""
+    try:
+        with connect(url, key) as retrue:
+            yield retrue
+    except Unreachable as error:
+        if isinstance(error, TooSlow) or url_of(url)[1] == "command line":
+            raise
+        msg = f"{error}, or work on this machine's database with --local"
+        raise Unreachable(msg) from None
 
 
 def _create(name: str, roles: list[Role], lasts: timedelta | None, reason: str) -> Json:

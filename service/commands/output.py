@@ -20,7 +20,7 @@ from service.commands.progress import Patience, quiet
 
 __all__ = [
     "DEFAULT_URL",
-    "KEY_VARIABLES",
+    "KEY_VARIABLE",
     "URL_VARIABLE",
     "AsJson",
     "Key",
@@ -50,14 +50,14 @@ notes = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() 
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 URL_VARIABLE = "RETRUE_URL"
-KEY_VARIABLES = ("RETRUE_API_KEY", "RETRUE_KEY")
+KEY_VARIABLE = "RETRUE_API_KEY"
 
 Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help=f"Address of the service [{DEFAULT_URL}].")]
 Key = Annotated[
     str,
     typer.Option(
         "--key",
-        envvar=list(KEY_VARIABLES),
+        envvar=KEY_VARIABLE,
         help="API key. Better set the variable: what stands on a command line, everybody on the machine can see.",
         show_default=False,
     ),
@@ -69,12 +69,12 @@ _CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if code no
 
 def url_of(url: str) -> tuple[str, str]:
     """Return the address of the service, and where it came from."""
-    return _first(url, (URL_VARIABLE,), DEFAULT_URL)
+    return _first(url, URL_VARIABLE, DEFAULT_URL)
 
 
 def key_of(key: str) -> tuple[str, str]:
     """Return the API key, which may be empty, and where it came from."""
-    return _first(key, KEY_VARIABLES, "")
+    return _first(key, KEY_VARIABLE, "")
 
 
 def client_of(url: str, key: str = "", *, timeout_s: float = 30.0, retries: int = 2) -> Retrue:
@@ -170,9 +170,9 @@ def words(document: Json, *path: str) -> Any:
     return value
 
 
-def _first(given: str, variables: Sequence[str], default: str) -> tuple[str, str]:
+def _first(given: str, variable: str, default: str) -> tuple[str, str]:
     """Return the first value that is set, and its origin; Typer hands variables over as if they had been options."""
-    in_environment = next((os.environ[name] for name in variables if os.environ.get(name)), "")
+    in_environment = os.environ.get(variable, "")
     if given and given != in_environment:
         return given, "command line"
     if in_environment:
@@ -181,8 +181,6 @@ def _first(given: str, variables: Sequence[str], default: str) -> tuple[str, str
     if path.is_file():
         from dotenv import dotenv_values
 
-        in_file = dotenv_values(path)
-        for name in variables:
-            if value := in_file.get(name):
-                return value, ".env"
+        if value := dotenv_values(path).get(variable):
+            return value, ".env"
     return default, "default"

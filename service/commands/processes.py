@@ -10,7 +10,7 @@ import typer
 
 from service import __version__
 from service.commands.output import (
-    KEY_VARIABLES,
+    KEY_VARIABLE,
     URL_VARIABLE,
     AsJson,
     Key,
@@ -62,7 +62,7 @@ def config(url: Url = "", key: Key = "", as_json: AsJson = False) -> None:
     (address, its_origin), (secret, origin) = url_of(url), key_of(key)
     rows += [
         {"name": "url", "variable": URL_VARIABLE, "value": without_password(address), "origin": its_origin},
-        {"name": "api_key", "variable": KEY_VARIABLES[0], "value": MASK if secret else "", "origin": origin},
+        {"name": "api_key", "variable": KEY_VARIABLE, "value": MASK if secret else "", "origin": origin},
     ]
     if as_json:
         print_json(rows)

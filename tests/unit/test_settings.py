@@ -168,5 +168,5 @@ def test_webhooks_need_a_secret_and_what_they_are_set_to_is_never_shown() -> Non
 
 
 def test_what_only_the_command_line_reads_is_no_mistyped_setting() -> None:
-    client = {"RETRUE_URL": "http://x", "RETRUE_API_KEY": "secret", "RETRUE_KEY": "secret"}
+    client = {"RETRUE_URL": "http://x", "RETRUE_API_KEY": "secret"}
     assert load(environ=client, env_file=NO_FILE).model_dump() == load(environ={}, env_file=NO_FILE).model_dump()

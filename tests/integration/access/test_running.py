@@ -210,7 +210,7 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(home: Path) -> Non
     assert (row["name"], row["roles"], row["id"]) == ("ci", ["predict", "operator"], key[4:12])
     assert key[13:] not in listed.stdout
     again = retrue(home, "keys", "create", "--role", "viewer", "--name", "ci")
-    assert (again.returncode, again.stdout) == (2, "")
+    assert (again.returncode, again.stdout) == (1, "")
     assert "there is a key named ci already" in again.stderr
     for bad in (["--role", "root", "--name", "x"], ["--role", "viewer", "--name", "x", "--expires", "soon"]):
         assert retrue(home, "keys", "create", *bad).returncode == 2
@@ -249,21 +249,21 @@ def test_the_command_line_works_with_a_key_and_says_what_a_bad_one_is(database: 
         at = {"RETRUE_URL": f"http://{host}:{port}"}
         # On a busy machine the database may be late for the first.
         until(lambda: retrue(home, "status", "--key", viewer, **at).returncode == 0, what="an answer")
-        assert retrue(home, "status", RETRUE_KEY=viewer, **at).returncode == 0
+        assert retrue(home, "status", RETRUE_API_KEY=viewer, **at).returncode == 0
         without = retrue(home, "status", **at)
-        assert (without.returncode, "send a key" in without.stderr) == (2, True)
-        refused = retrue(home, "retrain", "price", RETRUE_KEY=viewer, **at)
-        assert (refused.returncode, "the role operator or admin may" in refused.stderr) == (2, True)
+        assert (without.returncode, "send a key" in without.stderr) == (1, True)
+        refused = retrue(home, "retrain", "price", RETRUE_API_KEY=viewer, **at)
+        assert (refused.returncode, "the role operator or admin may" in refused.stderr) == (1, True)
         bad = retrue(home, "status", "--key", admin[:-1], **at)
-        assert (bad.returncode, "mistyped" in bad.stderr) == (2, True)
-        for done in (without, refused, bad, retrue(home, "status", "--help", RETRUE_KEY=admin)):
+        assert (bad.returncode, "mistyped" in bad.stderr) == (1, True)
+        for done in (without, refused, bad, retrue(home, "status", "--help", RETRUE_API_KEY=admin)):
             assert admin[13:50] not in done.stdout + done.stderr
-        assert retrue(home, "switch", "price", "pause", RETRUE_KEY=admin, **at).returncode == 0
-        made = retrue(home, "keys", "create", "--role", "viewer", "--name", "far", RETRUE_KEY=admin, **at)
+        assert retrue(home, "switch", "price", "pause", RETRUE_API_KEY=admin, **at).returncode == 0
+        made = retrue(home, "keys", "create", "--role", "viewer", "--name", "far", RETRUE_API_KEY=admin, **at)
         assert made.stdout.startswith("rtr_")
-        shown = retrue(home, "audit", "--json", RETRUE_KEY=admin, **at)
+        shown = retrue(home, "audit", "--json", RETRUE_API_KEY=admin, **at)
         entry = json.loads(shown.stdout)[1]
         assert (entry["action"], entry["actor"], entry["origin"]["key"]) == ("switch_set", "ada", admin[4:12])
-        assert retrue(home, "keys", "revoke", "far", RETRUE_KEY=admin, **at).returncode == 0
+        assert retrue(home, "keys", "revoke", "far", RETRUE_API_KEY=admin, **at).returncode == 0
     with database.read() as conn:
         assert audit.verify(conn) is None

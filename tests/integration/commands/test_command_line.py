@@ -114,22 +114,22 @@ def test_watching_writes_each_change_at_once_as_a_line_of_json(service: Launched
     from service.storage.database import Database
 
     run_id = document(service, "retrain", "price", "--force")["id"]
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "service", "runs", "price", "--watch", "--json"],
-        env=environ(service), cwd=service.home, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert watching.stdout is not None
     database = Database(f"sqlite:///{service.home / 'retrue.db'}")
     states = []
-    for state in (RunState.PREPARING, RunState.SKIPPED, None):
-        line = json.loads(watching.stdout.readline())
-        states.append(line["state"])
-        assert line["id"] == run_id
-        if state is not None:
-            with database.write() as conn:
-                runs.transition(conn, run_id, state, actor="t", reason="t", at=database.now(conn))
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", "runs", "price", "--watch", "--json"],
+        env=environ(service), cwd=service.home, stdout=subprocess.PIPE, text=True,
+    ) as watching:  # fmt: skip
+        assert watching.stdout is not None
+        for state in (RunState.PREPARING, RunState.SKIPPED, None):
+            line = json.loads(watching.stdout.readline())
+            states.append(line["state"])
+            assert line["id"] == run_id
+            if state is not None:
+                with database.write() as conn:
+                    runs.transition(conn, run_id, state, actor="t", reason="t", at=database.now(conn))
+        assert watching.wait(TIMEOUT_S) == 0
     assert states == ["queued", "preparing", "skipped"]
-    assert watching.wait(TIMEOUT_S) == 0
     database.close()
 
 
