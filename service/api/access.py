@@ -59,6 +59,8 @@ HEADERS = {
 FRAMES = b"frame-ancestors 'none'"
 SIGN_IN = "/sign-in"
 """Where people without a session are sent."""
+STYLE = "/console/assets/console.css"
+"""What a refusal looks like to people."""
 
 
 @dataclass(frozen=True)
@@ -261,8 +263,9 @@ def _to_people(error: RetrueError) -> Response:
     if status == HTTPStatus.UNAUTHORIZED:
         return RedirectResponse(SIGN_IN, HTTPStatus.SEE_OTHER)
     words = f"<h1>Not done</h1><p>{escape(error.detail)}</p><p><a href='/'>Go to the fleet</a></p>"
-    page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Not done</title><main>{words}</main></html>"
-    return HTMLResponse(page, status, headers={"Content-Security-Policy": "default-src 'none'"})
+    head = f"<meta charset='utf-8'><title>Not done</title><link rel='stylesheet' href='{STYLE}'>"
+    page = f"<!doctype html><html lang='en'>{head}<main>{words}</main></html>"
+    return HTMLResponse(page, status, headers={"Content-Security-Policy": "default-src 'none'; style-src 'self'"})
 
 
 def _refuse_nul(scope: Scope) -> None:

@@ -10,6 +10,7 @@ import hmac
 from datetime import timedelta
 from http.cookies import SimpleCookie
 
+from service.domain.errors import NoAccess
 from service.serving.keyring import Keyring
 from service.storage import sessions
 from service.storage.database import Database
@@ -44,6 +45,14 @@ class Sessions:
         """Return the id of the key whose session it is; None if it is over."""
         with self._database.read() as conn:
             return sessions.find(conn, value)
+
+    def is_good(self, key_id: str, value: str | None = None) -> bool:
+        """Return whether the key may still come in and, where `value` is given, its session is not over."""
+        try:
+            self._keyring.by_id(key_id)
+        except NoAccess:
+            return False
+        return value is None or self.find(value) == key_id
 
     def close(self, value: str) -> None:
         """End a session."""

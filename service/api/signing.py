@@ -8,6 +8,7 @@ from starlette.requests import Request
 from service.api.access import CALLER
 from service.api.session import COOKIE, Sessions, cookie_of, no_cookie
 from service.api.strangers import Strangers
+from service.domain.access import Right
 from service.domain.errors import NoAccess
 
 __all__ = ["Signing"]
@@ -33,10 +34,20 @@ class Signing:
         """Whether no key is asked for."""
         return self._is_open()
 
-    def caller(self, request: Request) -> tuple[str, Mapping[str, Any]] | None:
-        """Return the actor of a request that was let in, and from where it came; None: the page is anybody's."""
+    def caller(self, request: Request) -> tuple[str, Mapping[str, Any], frozenset[Right]] | None:
+        """Return the actor of a request that was let in, from where it came and what it may; None: anybody's page."""
         caller = request.scope.get(CALLER)
-        return None if caller is None else (caller.actor, caller.origin)
+        return None if caller is None else (caller.actor, caller.origin, caller.rights)
+
+    def is_good(self, request: Request) -> bool:
+        """Return whether a request that was let in would be let in now: an answer may go on for longer than a key."""
+        if self._is_open():
+            return True
+        caller = request.scope.get(CALLER)
+        key_id = None if caller is None else caller.origin.get("key")
+        if key_id is None:
+            return False  # it came while everybody could
+        return self._sessions.is_good(key_id, self.session(request) if caller.origin["via"] == "console" else None)
 
     def session(self, request: Request) -> str:
         """Return the value of its session's cookie, or nothing."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from service.console.look import Look
+from service.console.words import day
 from service.domain.policy import Drift, Gate, Probation, Training
 from service.storage.versions import VersionRow
 
@@ -150,10 +151,14 @@ def of_rollback(look: Look, *, to: int | None = None, target: VersionRow | None 
         metric, value = target.metrics.get("metric"), target.metrics["value"]
         steps.append(f"Version {aim} reached {metric} {value:.4g} on its own holdout.")
     steps += [after, then]
+    summary = f"Version {aim} answers again at once, in place of version {now.version}."
+    if (taken := look.taken.get(aim)) is not None:
+        # Nobody may put back in a hurry what was bad yesterday without being told.
+        summary = f"Undoes a rollback: {summary[0].lower()}{summary[1:]}"
+        steps.insert(0, f"{taken.actor} took version {aim} back on {day(taken.ended_at)}: {taken.reason}.")
     if look.active is not None:
         steps.append("The run under way goes on; its challenger is judged again, against the new champion.")
-    return Consequence(summary=f"Version {aim} answers again at once, in place of version {now.version}.",
-                       steps=tuple(steps))  # fmt: skip
+    return Consequence(summary=summary, steps=tuple(steps))
 
 
 def of_promote(look: Look, version: VersionRow) -> Consequence:

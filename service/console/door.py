@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from starlette.requests import Request
 
+from service.domain.access import Right
 from service.domain.errors import NotAllowedNow, NoToken
 
 __all__ = ["COOKIE", "FIELD", "Door", "KeyedDoor", "OpenDoor", "Signing", "Visitor", "refuse_forged", "token_of"]
@@ -33,6 +34,8 @@ class Visitor:
     """Header that gives the browser its cookie, where it came without."""
     origin: Mapping[str, Any] | None = None
     """From where, for the audit."""
+    rights: frozenset[Right] = frozenset(Right)
+    """What the visitor may: pages offer nothing else."""
 
 
 class Door(Protocol):
@@ -44,6 +47,9 @@ class Door(Protocol):
 
     def visitor(self, request: Request) -> Visitor:
         """Return who sent the request."""
+
+    def is_good(self, request: Request) -> bool:
+        """Return whether who was let in with the request would be let in now."""
 
     def begin(self, request: Request, key: str) -> str:
         """Return the Set-Cookie header of a new session; raises what is wrong with the key."""
@@ -65,6 +71,10 @@ class OpenDoor:
         secret = secrets.token_hex(32)
         return Visitor("console", secret, f"{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Strict")
 
+    def is_good(self, request: Request) -> bool:  # noqa: ARG002  there is nothing that could end
+        """Return that it is."""
+        return True
+
     def begin(self, request: Request, key: str) -> str:  # noqa: ARG002  no key was ever made
         """Refuse: there is nothing to sign in with."""
         msg = "no key is asked for here, so there is nothing to sign in with"
@@ -82,8 +92,11 @@ class Signing(Protocol):
     def is_open(self) -> bool:
         """Whether no key is asked for."""
 
-    def caller(self, request: Request) -> tuple[str, Mapping[str, Any]] | None:
-        """Return the actor of a request that was let in, and from where it came; None: the page is anybody's."""
+    def caller(self, request: Request) -> tuple[str, Mapping[str, Any], frozenset[Right]] | None:
+        """Return the actor of a request that was let in, from where it came and what it may; None: anybody's page."""
+
+    def is_good(self, request: Request) -> bool:
+        """Return whether a request that was let in would be let in now."""
 
     def session(self, request: Request) -> str:
         """Return the value of its session's cookie, or nothing."""
@@ -117,8 +130,13 @@ class KeyedDoor:
             return replace(self._anybody.visitor(request), origin=origin)
         session = self._signing.session(request)
         if found is None or not session:
-            return replace(self._anybody.visitor(request), actor="" if found is None else found[0])
-        return Visitor(found[0], session, origin=found[1])
+            actor, rights = ("", frozenset[Right]()) if found is None else (found[0], found[2])
+            return replace(self._anybody.visitor(request), actor=actor, rights=rights)
+        return Visitor(found[0], session, origin=found[1], rights=found[2])
+
+    def is_good(self, request: Request) -> bool:
+        """Return whether who was let in with the request would be let in now."""
+        return self._signing.is_good(request)
 
     def begin(self, request: Request, key: str) -> str:
         """Return the Set-Cookie header of a new session; raises what is wrong with the key."""

@@ -19,6 +19,8 @@ __all__ = ["stream"]
 LOOK_S = 0.5
 QUIET_S = 15.0
 LONG_S = 2.0
+AGAIN_S = 3.0
+"""A key may be revoked and a session may end while a run is watched: so often it is asked whether they have."""
 
 
 async def stream(site: Site, request: Request) -> Response:
@@ -36,10 +38,15 @@ async def stream(site: Site, request: Request) -> Response:
         return Response(error.detail, status_code=site.status_of(error), headers=HEADERS)
 
     async def told() -> AsyncIterator[bytes]:
-        before, quiet = request.query_params.get("seen"), 0.0
+        before, quiet, asked = request.query_params.get("seen"), 0.0, 0.0
         yield b"retry: 2000\n\n"
         while not site.is_leaving():
             try:
+                if asked >= AGAIN_S:
+                    asked = 0.0
+                    if not await run_in_threadpool(site.door.is_good, request):
+                        yield b"event: gone\ndata: sign in again\n\n"
+                        return
                 run = await run_in_threadpool(read)
             except DatabaseUnavailable:
                 yield b": the database does not answer\n\n"
@@ -52,7 +59,7 @@ async def stream(site: Site, request: Request) -> Response:
             if run.state in TERMINAL:
                 yield b"event: over\ndata: %b\n\n" % stamp.encode()
                 return
-            quiet += LOOK_S
+            quiet, asked = quiet + LOOK_S, asked + LOOK_S
             if quiet >= QUIET_S:
                 quiet = 0.0
                 yield b": still here\n\n"

@@ -83,6 +83,8 @@ class Look:
     """The newest, the newest first."""
     targets: Sequence[int]
     """Versions that a rollback may go to, the best first."""
+    taken: Mapping[int, Swap]
+    """Versions that were rolled back from, each with the swap that did it."""
     held: Sequence[ReplicaModel]
     """What each live worker holds."""
     workers: int
@@ -174,6 +176,7 @@ def look(conn: Connection, name: str, *, recent: int = RECENT) -> Look:
         checks=checks.list_of(conn, name, limit=recent),
         runs=runs.list_of(conn, name, limit=8),
         targets=probations.rollback_targets(conn, name),
+        taken=champions.taken_back(conn, name),
         held=[one for one in replicas.serving(conn, name) if one.replica_id in living],
         workers=len(living),
     )

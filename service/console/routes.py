@@ -28,10 +28,6 @@ Reads = Callable[[Connection, Request], Shown]
 Answers = Callable[[Request], Awaitable[Response]]
 
 READ: dict[str, Right | None] = {"GET": Right.READ}
-RIGHTS = {
-    "approve": Right.APPROVE, "reject": Right.APPROVE, "promote": Right.APPROVE, "rollback": Right.ROLL_BACK,
-}  # fmt: skip
-"""What the verbs ask for that are not an operator's alone."""
 PAGES: dict[str, dict[str, Right | None]] = {
     **dict.fromkeys(
         (
@@ -40,8 +36,8 @@ PAGES: dict[str, dict[str, Right | None]] = {
         ),
         READ,
     ),
-    **{f"/models/{{model}}/{name}": {**READ, "POST": RIGHTS.get(name, Right.OPERATE)} for name in MODEL_VERBS},
-    **{f"/runs/{{run_id}}/{name}": {**READ, "POST": RIGHTS.get(name, Right.OPERATE)} for name in RUN_VERBS},
+    **{f"/models/{{model}}/{verb.name}": {**READ, "POST": verb.right} for verb in MODEL_VERBS.values()},
+    **{f"/runs/{{run_id}}/{verb.name}": {**READ, "POST": verb.right} for verb in RUN_VERBS.values()},
     "/sign-in": {"GET": None, "POST": None},
     # Whatever else a key may: each may be left.
     "/sign-out": {"POST": Right.DESCRIBE},

@@ -167,6 +167,7 @@ class Site:
             "path": request.url.path,
             "visitor": visitor,
             "token": token_of(visitor),
+            "may": visitor.rights.__contains__,
             "is_open": self.door.is_open,
             "now": now,
             "ago": lambda value: words.ago(value, now),

@@ -14,12 +14,13 @@ from typing import Any
 from sqlalchemy import Connection
 from starlette.requests import Request
 
-from service.console import consequences
+from service.console import consequences, words
 from service.console.consequences import Consequence
 from service.console.door import Visitor
 from service.console.look import Look, look
 from service.console.site import Form, Shown, address
 from service.control import orders, requests, rollback, suggestion
+from service.domain.access import Right, roles_with
 from service.domain.errors import GenerationMismatch, InvalidRequest, NotAllowedNow
 from service.storage import champions, runs, versions
 
@@ -64,10 +65,17 @@ class Verb:
     act: Callable[[Connection, Asked], str]
     """Makes the change and returns the page that shows it."""
     consequence: Callable[[Look], Consequence] = lambda _: Consequence(summary="")
+    right: Right = Right.OPERATE
+    """What a key must have to press it."""
     is_grave: bool = False
     """Whether it changes at once what serves."""
     facts: Callable[[Connection, Look], Mapping[str, Any]] = lambda _conn, _look: {}
     """Further things to choose from."""
+
+    @property
+    def roles(self) -> str:
+        """Who may press it, in words."""
+        return " or ".join(roles_with(self.right))
 
 
 def confirm_model(verb: Verb) -> Callable[[Connection, Request], Shown]:
@@ -127,11 +135,19 @@ def _rollback_facts(conn: Connection, found: Look, given: str) -> Mapping[str, A
     named = next((number for number in found.targets if str(number) == given), None)
     aim = named or next(iter(found.targets), None)
     options = [
-        {"value": number, "words": f"version {number}", "is_best": place == 0, "is_meant": number == aim}
+        {
+            "value": number, "words": f"version {number}{_of_target(found, number)}", "is_meant": number == aim,
+            "is_best": place == 0 and number not in found.taken,
+        }
         for place, number in enumerate(found.targets)
-    ]
+    ]  # fmt: skip
     target = None if aim is None else versions.find(conn, found.name, aim)
     return {"options": options, "consequence": consequences.of_rollback(found, to=aim, target=target)}
+
+
+def _of_target(found: Look, version: int) -> str:
+    taken = found.taken.get(version)
+    return "" if taken is None else f", taken back on {words.day(taken.ended_at)} by {taken.actor}"
 
 
 def _retrain(conn: Connection, asked: Asked) -> str:
@@ -207,7 +223,7 @@ def _clear(switch: str) -> Callable[[Connection, Asked], str]:
 
 
 def _switch_verbs() -> list[Verb]:
-    words = {"pause": "Pause the schedule", "freeze": "Freeze", "pin": "Pin the champion", "hold": "Hold promotion"}
+    titles = {"pause": "Pause the schedule", "freeze": "Freeze", "pin": "Pin the champion", "hold": "Hold promotion"}
     clears = {
         "pause": "Resume the schedule", "freeze": "Unfreeze", "pin": "Unpin the champion", "hold": "Release the hold",
         "quarantine": "End the quarantine", "breaker": "Reset the breaker",
@@ -217,7 +233,7 @@ def _switch_verbs() -> list[Verb]:
             name=switch, title=title, button=title, act=_set(switch),
             consequence=partial(consequences.of_switch, switch=switch, is_set=True),
         )
-        for switch, title in words.items()
+        for switch, title in titles.items()
     ]  # fmt: skip
     return found + [
         Verb(
@@ -228,13 +244,15 @@ def _switch_verbs() -> list[Verb]:
     ]  # fmt: skip
 
 
-def _on_run(name: str, title: str, change: Callable[..., Any], *, is_seen: bool, is_grave: bool = False) -> Verb:
+def _on_run(
+    name: str, title: str, change: Callable[..., Any], *, right: Right, is_seen: bool, is_grave: bool = False
+) -> Verb:
     def act(conn: Connection, asked: Asked) -> str:
         seen = {"seen": asked.number("seen")} if is_seen else {}
         run = change(conn, asked.subject, actor=asked.visitor.actor, reason=asked.reason, **seen)
         return address("runs", run.id)
 
-    return Verb(name=name, title=title, button=title, act=act, is_grave=is_grave)
+    return Verb(name=name, title=title, button=title, act=act, right=right, is_grave=is_grave)
 
 
 MODEL_VERBS = {
@@ -245,8 +263,11 @@ MODEL_VERBS = {
             name="retrain", title="Retrain", button="Retrain", act=_retrain, consequence=consequences.of_retrain,
             facts=lambda _conn, _look: {"may_force": True},
         ),
-        Verb(name="rollback", title="Roll back", button="Roll back", act=_roll_back, is_grave=True),
-        Verb(name="promote", title="Promote", button="Promote", act=_promote, is_grave=True),
+        Verb(
+            name="rollback", title="Roll back", button="Roll back", act=_roll_back, right=Right.ROLL_BACK,
+            is_grave=True,
+        ),
+        Verb(name="promote", title="Promote", button="Promote", act=_promote, right=Right.APPROVE, is_grave=True),
         Verb(
             name="accept", title="Start the suggested run", button="Start the run", act=_accept,
             consequence=_accepted, facts=_accept_facts,
@@ -257,8 +278,8 @@ MODEL_VERBS = {
 RUN_VERBS = {
     verb.name: verb
     for verb in (
-        _on_run("cancel", "Cancel the run", requests.cancel, is_seen=False),
-        _on_run("approve", "Approve", requests.approve, is_seen=True, is_grave=True),
-        _on_run("reject", "Reject", requests.reject, is_seen=True),
+        _on_run("cancel", "Cancel the run", requests.cancel, right=Right.OPERATE, is_seen=False),
+        _on_run("approve", "Approve", requests.approve, right=Right.APPROVE, is_seen=True, is_grave=True),
+        _on_run("reject", "Reject", requests.reject, right=Right.APPROVE, is_seen=True),
     )
 }

@@ -22,7 +22,7 @@ def roll_back(conn: Connection, model: str, *, to: int | None, actor: str, reaso
     Parameters
     ----------
     to
-        Which one; the last version that was kept when None.
+        Which one; the last version that was kept when None, and that was not taken back itself.
 
     Raises
     ------
@@ -65,6 +65,12 @@ def _last_kept(conn: Connection, model: str) -> int:
     if not kept:
         msg = "there is no version before this one that was kept and can answer: name one"
         raise NotAllowedNow(msg, model=model)
+    if (taken := champions.taken_back(conn, model).get(kept[0])) is not None:
+        msg = (
+            f"only version {kept[0]} is left to go back to, and {taken.actor} took it back: {taken.reason}. Name it to "
+            "let it answer again"
+        )
+        raise NotAllowedNow(msg, model=model, version=kept[0])
     return kept[0]
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "request_swap",
     "settle",
     "swap",
+    "taken_back",
     "unsettled",
     "waiting",
     "was_served",
@@ -245,6 +246,19 @@ def history(conn: Connection, model: str) -> list[Swap]:
     """Return the model's committed swaps, the newest first."""
     query = select(swaps).where(swaps.c.model == model, swaps.c.state == "committed")
     return [Swap(**row) for row in conn.execute(query.order_by(swaps.c.generation.desc())).mappings()]
+
+
+def taken_back(conn: Connection, model: str) -> dict[int, Swap]:
+    """Return the versions that were rolled back from and not crowned since, each with the swap that took it back.
+
+    Whoever goes back to such a version undoes a rollback: the version that this leaves was not found wanting.
+    """
+    found: dict[int, Swap] = {}
+    for swap in reversed(history(conn, model)):
+        if swap.kind == "rollback" and swap.previous_version is not None and swap.version not in found:
+            found[swap.previous_version] = swap
+        found.pop(swap.version, None)
+    return found
 
 
 def unsettled(conn: Connection) -> list[Swap]:

@@ -256,7 +256,8 @@ def rollback_targets(conn: Connection, model: str) -> list[int]:
     """Return the versions that the champion can be taken back to, the best first.
 
     Those that were champion and were kept: they completed their probation, or had none (the first version of a model,
-    or a policy without one). Not the champion, and none that is quarantined or whose artifact is gone.
+    or a policy without one). Not the champion, and none that is quarantined or whose artifact is gone. Those that were
+    taken back come last: whoever goes back twice wants to come further back, not to what was bad an hour ago.
     """
     current = champions.current(conn, model)
     watched = {row.generation: row.state for row in list_of(conn, model)}
@@ -267,7 +268,8 @@ def rollback_targets(conn: Connection, model: str) -> list[int]:
             continue
         if versions.get(conn, model, swap.version).state not in {VersionState.QUARANTINED, VersionState.ARCHIVED}:
             found[swap.version] = None
-    return list(found)
+    taken = champions.taken_back(conn, model)
+    return sorted(found, key=taken.__contains__)
 
 
 def _audit(

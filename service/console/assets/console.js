@@ -37,6 +37,12 @@ document.addEventListener("submit", (event) => {
 let held = { open: [], at: null };
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id !== "live") return;
+  if (new URL(event.detail.xhr.responseURL).pathname === "/sign-in") {
+    // The session is over: a page that looked as if it still held would mislead.
+    event.detail.shouldSwap = false;
+    location.assign("/sign-in");
+    return;
+  }
   const live = event.detail.target;
   const focused = live.contains(document.activeElement) ? document.activeElement : null;
   held = {
@@ -77,6 +83,9 @@ function watch() {
   const look = () => { const live = document.getElementById("live"); if (live) htmx.trigger(live, "look"); };
   source = new EventSource(at.dataset.stream);
   source.addEventListener("moved", look);
-  source.addEventListener("over", () => { source.close(); source = null; look(); });
+  // It has ended, or whoever watches has to sign in again: the page finds out which.
+  const end = () => { source.close(); source = null; look(); };
+  source.addEventListener("over", end);
+  source.addEventListener("gone", end);
 }
 watch();

@@ -46,16 +46,32 @@ def test_a_rollback_goes_where_its_page_said_and_holds_promotion(console: Consol
     with console.database.write() as conn:
         models.clear_switch(conn, MODEL, "hold")
     page = console.operator.open(f"/models/{MODEL}/rollback")
-    assert "Version 3 answers again at once, in place of version 2." in page.said
-    assert page.fields["to"] == "3"
+    assert "Version 1 answers again at once, in place of version 2." in page.said
+    assert page.fields["to"] == "1"
     done = console.operator.press(f"/models/{MODEL}/rollback", comment="it was better")
     assert done.headers["location"] == f"/models/{MODEL}?said=rolled-back"
     with console.database.read() as conn:
         now, held = champions.current(conn, MODEL), models.switches(conn, MODEL)
     assert now is not None
-    assert (now.version, now.changed_by, now.reason) == (3, "console", "it was better")
+    assert (now.version, now.changed_by, now.reason) == (1, "console", "it was better")
     assert "hold" in held
     assert "Rolled back. Automatic promotion is held" in console.operator.open(done.headers["location"]).said
+
+
+def test_what_was_taken_back_is_not_offered_first_and_says_that_it_was(console: Console) -> None:
+    """Whoever rolls back twice goes further back, and not to and fro."""
+    page = console.operator.open(f"/models/{MODEL}/rollback")
+    assert "version 1 (the last that was kept) version 3, taken back on 25 May 2026 by ada" in page.said
+    back = console.operator.open(f"/models/{MODEL}/rollback?to=3")
+    assert "Undoes a rollback: version 3 answers again at once, in place of version 2." in back.said
+    assert "ada took version 3 back on 25 May 2026: customers complained" in back.said
+
+
+def test_where_only_what_was_taken_back_is_left_the_button_says_what_it_undoes(console: Console) -> None:
+    assert console.operator.press(f"/models/{MODEL}/rollback").status_code == 303
+    assert "Undoes a rollback: version 2 answers again at once, in place of version 1." in (
+        console.operator.open(f"/models/{MODEL}").said
+    )
 
 
 def test_a_versions_own_page_leads_back_to_that_version(console: Console) -> None:

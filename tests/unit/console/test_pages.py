@@ -131,7 +131,7 @@ def test_a_models_page_says_what_serves_since_when_why_and_whether_it_is_good(sh
 def test_a_models_page_says_what_would_happen_before_anything_is_pressed(shared_console: Console) -> None:
     said = shared_console.operator.open("/models/electricity").said
     assert "Trains a challenger. It is not promoted by itself." in said  # hold is on since the rollback
-    assert "Version 3 answers again at once, in place of version 2." in said
+    assert "Version 1 answers again at once, in place of version 2." in said  # 3 was taken back
 
 
 def test_numbers_on_a_models_page_link_to_the_check_or_version_that_they_come_from(shared_console: Console) -> None:
