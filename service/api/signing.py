@@ -44,8 +44,7 @@ class Signing:
         if self._is_open():
             return True
         caller = request.scope.get(CALLER)
-        key_id = None if caller is None else caller.origin.get("key")
-        if key_id is None:
+        if caller is None or (key_id := caller.origin.get("key")) is None:
             return False  # it came while everybody could
         return self._sessions.is_good(key_id, self.session(request) if caller.origin["via"] == "console" else None)
 

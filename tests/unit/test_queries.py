@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from scripts.metrics import declared
-from service.api.shapes import ClearName
 from service.domain.gate import Outcome
 from service.domain.run import RunState
+from service.domain.switch import ClearName
 from service.storage.champions import SwapKind
 from service.telemetry import FAST, Declared
 
