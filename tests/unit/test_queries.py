@@ -11,12 +11,12 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from scripts.metrics import declared
 from service.api.shapes import ClearName
 from service.domain.gate import Outcome
 from service.domain.run import RunState
 from service.storage.champions import SwapKind
 from service.telemetry import FAST, Declared
-from scripts.metrics import declared
 
 GRAFANA = Path(__file__).parents[2] / "grafana"
 ENDINGS = ("_total", "_bucket", "_sum", "_count")
@@ -38,7 +38,9 @@ VALUES: dict[tuple[str, str], set[str]] = {
 
 
 def rules() -> list[dict[str, Any]]:
-    found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(GRAFANA.glob("prometheus/rules/*.yml"))]
+    found = [
+        yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(GRAFANA.glob("prometheus/rules/*.yml"))
+    ]
     return [rule for file in found for group in file["groups"] for rule in group["rules"]]
 
 

@@ -1,4 +1,4 @@
-"""What reads the model files dies, or its result cannot be written down: they are read again, and nobody has to help."""
+"""What reads the model files dies, or what it read cannot be written down: they are read again by themselves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
