@@ -10,8 +10,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 HEAD = """# Metrics
 
 Made by `python -m scripts.metrics` out of `service/telemetry.py`; do not edit. `GET /metrics` of any worker tells the
-figures of all processes of its home: workers, committer, controller. Label values come from closed sets; `version`
-stands on one gauge alone, with the champion and the one before, so the number of series does not grow with versions.
+figures of all processes of its home: workers, committer, controller. Label values come from closed sets: words of the
+code, models and their features and clauses, and live workers (`worker`). `version` stands on one gauge alone, with the
+champion and the one before, so the number of series does not grow with versions; no event carries it.
 
 **Kept in the database**: the same whichever replica is asked (take them by `max`), and unchanged by a restart. While
 the database is away the last values stand and `retrue_database_up` is 0.

@@ -93,6 +93,25 @@ def test_every_alert_says_how_urgent_it_is_and_links_to_a_runbook_that_exists() 
         assert anchor in anchors(ROOT / page), (name, anchor)
 
 
+def test_what_the_runbook_tells_to_run_set_or_look_at_exists() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    reference = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^### ([^\n]+)\n(`retrue .+?)(?=^##|\Z)", reference, flags=re.MULTILINE | re.DOTALL))
+    told = [re.split(r"\s+", words) for words in re.findall(r"`retrue\s+([^`]+)`", page)]
+    assert len(told) > 10
+    for words in told:
+        verb = " ".join(words[:2]) if " ".join(words[:2]) in sections else words[0]
+        rest = words[len(verb.split()) :]
+        options = [word for word in rest if word.startswith("-")]
+        assert all(f"`{option}`" in sections[verb] for option in options), words
+        takes = sections[verb].partition("\n")[0].strip("`").split()[1 + len(verb.split()) :]
+        assert len(rest) - 2 * len(options) <= len(takes), words
+    settings = (ROOT / ".env.example").read_text(encoding="utf-8")
+    assert {name for name in re.findall(r"RETRUE_\w+", page) if name not in settings} == set()
+    known = {one.name for one in declared()} | {f"{one.name}_total" for one in declared()}
+    assert {name for name in re.findall(r"`(retrue_\w+)", page)} - known == set()
+
+
 def test_the_dashboards_are_what_their_script_makes(boards: dict[str, dict[str, Any]]) -> None:
     assert {f"{name}.json" for name in boards} == set(dashboards())
     for name, made in dashboards().items():

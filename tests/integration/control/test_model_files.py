@@ -1,4 +1,4 @@
-"""What reads the model files dies, or its result cannot be written down: they are read again, and nobody need help."""
+"""What reads the model files dies, or what it read cannot be written down: they are read again by themselves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,6 @@ import pytest
 
 from service.control import controller as controlled
 from service.control.controller import Controller
-from service.control.files import record
 from service.domain.errors import DatabaseUnavailable
 from service.storage import models
 from service.telemetry import Telemetry
@@ -57,7 +56,7 @@ def test_model_files_are_read_again_when_the_database_was_away_as_they_were_to_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(controlled, "FILES_AGAIN_S", 0.2)
-    tries = []
+    tries, record = [], controlled.record
 
     def away_once(*given: Any, **more: Any) -> Any:
         tries.append(given)
