@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from service.domain.spec import ModelSpec, Schema
@@ -158,8 +159,5 @@ def _coded(kind: Any) -> Callable[[], Any]:
 
 def _memory(random: np.random.Generator, n: int, rho: float, spread: float) -> NDArray[np.float64]:
     shocks = random.normal(0, spread * np.sqrt(1 - rho**2), n)
-    out = np.empty(n)
-    out[0] = shocks[0]
-    for row in range(1, n):
-        out[row] = rho * out[row - 1] + shocks[row]
-    return out
+    values: NDArray[np.float64] = lfilter([1], [1, -rho], shocks)
+    return values

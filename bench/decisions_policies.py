@@ -1,7 +1,8 @@
-"""When others would refit: at random moments, when the plain trigger or Evidently's default rule says so.
+"""When others would refit: never, by the calendar, at random, when the plain trigger or Evidently's own rule says so.
 
-They all refit what the holdout of two weeks chose out of the same three histories, holdout included, so that nothing
-but the moment tells them from Retrue. None of them has a gate: what they refit is promoted.
+A calendar is told what to learn from. The others refit what the holdout of two weeks chose out of the same three
+histories, holdout included, so that nothing but the moment tells them from Retrue. None of them has a gate: what they
+refit is promoted.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from service.learning.frames import EVENT_TIME, between, labels
 from service.learning.predictor import Predictor
 from service.learning.train import Challenge
 
-__all__ = ["at_random", "evidently_trigger", "plain_trigger"]
+__all__ = ["at_random", "calendar", "evidently_trigger", "never", "plain_trigger"]
 
 HISTORIES = ("56d", "168d", "all")
 HOLDOUT, PLAIN_HOLDOUT = timedelta(days=14), timedelta(days=7)
@@ -36,6 +37,28 @@ class _Champion:
     def __init__(self, predictor: Predictor, loss: float, learned: pd.DataFrame, since: int) -> None:
         self.predictor, self.loss, self.learned, self.since = predictor, loss, learned, since
         self.memory: dict[str, Any] = {}
+
+
+def never(stream: Stream, first: Challenge) -> dict[str, Any]:
+    """Version 1 answers for ever."""
+    output, _ = first.predictor.answer(between(stream.rows, after=stream.start, until=None))
+    return stream.scored("never retrained", output, promotions=0, retrains=0)
+
+
+def calendar(stream: Stream, first: Challenge, *, every: int, window: str) -> dict[str, Any]:
+    """Refit every so many weeks on `window`, whatever happens: no check, no gate."""
+    champion, outputs, refits = first.predictor, [], 0
+    for week in range(stream.weeks):
+        now = stream.start + week * WEEK
+        if week and week % every == 0:
+            known = stream.known_at(now)
+            end = known[EVENT_TIME].iloc[-1].to_pydatetime()
+            past = between(known, after=start_of(window, end), until=None)
+            champion, _ = fit(stream.spec, stream.schema, past, seed=stream.seed)
+            refits += 1
+        outputs.append(champion.answer(between(stream.rows, after=now, until=now + WEEK))[0])
+    history = "all rows" if window == "all" else f"last {window}"
+    return stream.scored(f"every {every} weeks, {history}", np.concatenate(outputs), promotions=refits, retrains=refits)
 
 
 def at_random(stream: Stream, first: Challenge, *, count: int, seed: int) -> dict[str, Any]:

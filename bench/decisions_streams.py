@@ -15,12 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from bench.decisions_policies import at_random, evidently_trigger, plain_trigger
+from bench.decisions_policies import at_random, calendar, evidently_trigger, never, plain_trigger
 from bench.decisions_rates import best_within, dominated
 from bench.decisions_worlds import KINDS, world
 from bench.remembered import Remembered, fits, forget
 from bench.report import Section, Target
-from bench.simulation import Stream, calendar, never, ours
+from bench.simulation import Stream, ours
 from service.spec import ModelSpec
 
 __all__ = ["jobs", "run", "section"]

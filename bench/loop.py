@@ -58,7 +58,8 @@ def _simulated(name: str, part: str, weeks: int | None) -> dict[str, Any]:
     """Return the figures of some policies on one data set; runs in its own process."""
     import pandas as pd
 
-    from bench.simulation import Stream, calendar, never, ours
+    from bench.decisions_policies import calendar, never
+    from bench.simulation import Stream, ours
 
     os.chdir(ROOT)
     began = time.perf_counter()

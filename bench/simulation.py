@@ -18,7 +18,6 @@ from service.domain.run import Trigger
 from service.domain.situation import Situation
 from service.domain.spec import ModelSpec, Schema
 from service.learning.calibration import Calibration
-from service.learning.candidates import fit, start_of
 from service.learning.examine import examine, reference_rows
 from service.learning.frames import EVENT_TIME, LABEL, OUTPUT, between, canonical, labels
 from service.learning.metric import Metric, metric_of
@@ -30,7 +29,7 @@ from service.learning.schema import infer
 from service.learning.train import Challenge, challenge
 from service.learning.yardstick import calibrated
 
-__all__ = ["Stream", "calendar", "never", "ours"]
+__all__ = ["Stream", "ours"]
 
 WEEK = timedelta(days=7)
 COUNTS = (
@@ -138,28 +137,6 @@ class Stream:
             "by_week": [round(self.metric.as_value(float(value)), 4) for value in weekly],
             **{name: counts.get(name) for name in COUNTS},
         }
-
-
-def never(stream: Stream, first: Challenge) -> dict[str, Any]:
-    """Version 1 answers for ever."""
-    output, _ = first.predictor.answer(between(stream.rows, after=stream.start, until=None))
-    return stream.scored("never retrained", output, promotions=0, retrains=0)
-
-
-def calendar(stream: Stream, first: Challenge, *, every: int, window: str) -> dict[str, Any]:
-    """Refit every so many weeks on `window`, whatever happens: no check, no gate."""
-    champion, outputs, refits = first.predictor, [], 0
-    for week in range(stream.weeks):
-        now = stream.start + week * WEEK
-        if week and week % every == 0:
-            known = stream.known_at(now)
-            end = known[EVENT_TIME].iloc[-1].to_pydatetime()
-            past = between(known, after=start_of(window, end), until=None)
-            champion, _ = fit(stream.spec, stream.schema, past, seed=stream.seed)
-            refits += 1
-        outputs.append(champion.answer(between(stream.rows, after=now, until=now + WEEK))[0])
-    history = "all rows" if window == "all" else f"last {window}"
-    return stream.scored(f"every {every} weeks, {history}", np.concatenate(outputs), promotions=refits, retrains=refits)
 
 
 def ours(stream: Stream, first: Challenge) -> tuple[dict[str, Any], list[str]]:

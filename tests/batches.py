@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from service.storage.ids import id_bytes, new_id
+from service.storage.ids import new_id
 from service.storage.records import LabelBatch, PredictionBatch
+from tests.ids import id_bytes
 
 __all__ = ["label_batch", "prediction_batch"]
 

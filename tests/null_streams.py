@@ -1,9 +1,5 @@
-"""Streams in which nothing changes, and how often the drift test says otherwise.
+"""Streams in which nothing changes, and how often the drift test says otherwise."""
 
-``python -m tests.null_streams [streams]`` measures every kind with its binomial interval.
-"""
-
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,15 +90,3 @@ def false_alarms(kind: str, *, streams: int, window: int = 100, blocks: int = 60
             test = compare(schema, policy, reference=reference, window=newest, calibration=calibration)[1]
             alarms += bool(test.culprits)
     return Tally(kind=kind, alarms=alarms, windows=streams * AHEAD, level=level / streams)
-
-
-if __name__ == "__main__":
-    for rows in (100, 1000):
-        for one in KINDS:
-            told = false_alarms(one, streams=int(sys.argv[1]) if len(sys.argv) > 1 else 80, window=rows)
-            share = told.alarms / told.windows
-            sys.stdout.write(
-                f"| {one} | {rows} | {told.level:.4f} | {share:.4f} | {told.alarms} of {told.windows} "
-                f"| {told.bounds[0]}–{told.bounds[1]} |\n"
-            )
-            sys.stdout.flush()

@@ -14,10 +14,11 @@ from service.storage import champions, versions
 from service.storage.artifacts import ArtifactStore
 from service.storage.committer import Committer
 from service.storage.database import Database
-from service.storage.ids import id_bytes, new_id
+from service.storage.ids import new_id
 from service.storage.lake import Lake
 from service.storage.records import LabelBatch, PredictionBatch
 from service.storage.spool import SpoolWriter
+from tests.ids import id_bytes
 
 __all__ = ["StandIn"]
 

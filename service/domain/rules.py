@@ -4,8 +4,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
-
 from service.domain.budget import parse_budget
 from service.domain.check import Verdict
 from service.domain.duration import format_duration, parse_duration
@@ -36,11 +34,6 @@ class Rule:
     """Of a cause."""
     code: str = ""
     """Of an obstacle: the slug of a decision that it stopped."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        plain: dict[str, Any] = TypeAdapter(Rule).dump_python(self, mode="json")
-        return plain
 
 
 def guard(s: Situation) -> Rule:

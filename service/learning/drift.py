@@ -13,7 +13,7 @@ from service.learning.columns import FEWEST, PREDICTION, Pair, pairs_of, thinned
 from service.learning.frames import EVENT_TIME
 from service.learning.statistic import FIXED_THRESHOLDS, P_VALUES, as_distance, as_statistic, method_of, statistic_of
 
-__all__ = ["Compared", "compare", "family_test", "measure"]
+__all__ = ["Compared", "compare", "family_test"]
 
 _SHOWN = 3
 """Columns that a reason names."""
@@ -87,17 +87,7 @@ def compare(
     schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: pd.DataFrame,
     calibration: Calibration | None = None,
 ) -> tuple[tuple[ColumnDrift, ...], DriftTest]:  # fmt: skip
-    """Return how far every column has moved, and the test over all of them; see `measure`."""
-    compared = Compared(schema, policy, reference=reference, window=window, calibration=calibration)
-    columns = tuple(compared.column(pair) for pair in compared.pairs)
-    return columns, family_test(calibration, policy, columns)
-
-
-def measure(
-    schema: Schema, policy: Drift, *, reference: pd.DataFrame, window: pd.DataFrame,
-    calibration: Calibration | None = None,
-) -> tuple[ColumnDrift, ...]:  # fmt: skip
-    """Return how far every feature, and the output, has moved.
+    """Return how far every feature, and the output, has moved, and the test over all of them.
 
     Parameters
     ----------
@@ -112,7 +102,7 @@ def measure(
 
     Returns
     -------
-    tuple of ColumnDrift
+    tuple of ColumnDrift, DriftTest
         One per feature and one for the prediction; what could not be evaluated says why.
 
     Raises
@@ -120,11 +110,13 @@ def measure(
     CheckFailed
         If a feature's column is missing.
     """
-    return compare(schema, policy, reference=reference, window=window, calibration=calibration)[0]
+    compared = Compared(schema, policy, reference=reference, window=window, calibration=calibration)
+    columns = tuple(compared.column(pair) for pair in compared.pairs)
+    return columns, family_test(calibration, policy, columns)
 
 
 def family_test(calibration: Calibration | None, policy: Drift, columns: Sequence[ColumnDrift]) -> DriftTest:
-    """Return the one test over a window's columns, as `measure` gave them with the same calibration and policy."""
+    """Return the one test over a window's columns, as `compare` gave them with the same calibration and policy."""
     bar = bar_of(calibration, policy)
     alone = [column for column in columns if column.pinned and column.drifted]
     if calibration is None or bar.limit is None:

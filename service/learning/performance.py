@@ -15,7 +15,7 @@ from service.learning.losses import Blocks, blocks_of, by_words
 from service.learning.maturity import mature_rows
 from service.learning.metric import Metric, metric_of
 
-__all__ = ["kappa_against_no_change", "newest", "no_change_accuracy", "per_window", "realised"]
+__all__ = ["kappa_against_no_change", "newest", "no_change_accuracy", "realised"]
 
 PROBABILITIES = "probabilities"
 
@@ -81,27 +81,6 @@ def realised(
         worse=worse,
         reason=reason,
     )
-
-
-def per_window(schema: Schema, metric: str, answered: pd.DataFrame, *, every: pd.Timedelta) -> pd.DataFrame:
-    """Return value, loss and number of labelled rows for each stretch of `every`, counted from the first row.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `after` (its start), `value`, `loss`, `rows`; stretches without a labelled row are left out.
-    """
-    judged = metric_of(metric, schema)
-    known = answered[answered[LABEL].notna()]
-    if known.empty:
-        return pd.DataFrame({"after": [], "value": [], "loss": [], "rows": []})
-    start = answered[EVENT_TIME].iloc[0]
-    place = (known[EVENT_TIME] - start) // every
-    rows = []
-    for number, part in known.groupby(place, sort=True):
-        value, loss = _scored(schema, judged, part)
-        rows.append({"after": start + int(number) * every, "value": value, "loss": loss, "rows": len(part)})
-    return pd.DataFrame(rows)
 
 
 def no_change_accuracy(truth: pd.Series) -> float:

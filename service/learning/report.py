@@ -26,7 +26,7 @@ def html(
     Parameters
     ----------
     schema, policy, reference, window, calibration
-        As for `service.learning.drift.measure`.
+        As for `service.learning.drift.compare`.
     title
         Heading of the page.
     """

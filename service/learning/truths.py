@@ -4,11 +4,14 @@ Told from a world that changed by a coincidence: put right, they fit the answers
 nothing any more are no finding: that is what concept drift looks like, too.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from service.domain.check import Finding
 from service.domain.policy import Quality
@@ -17,6 +20,8 @@ from service.learning.frames import EVENT_TIME, LABEL, OUTPUT
 from service.learning.metric import metric_of
 
 __all__ = ["mislabelled"]
+
+Array = NDArray[Any]
 
 _FEWEST = 50
 _FEWEST_CLASSES = 3
@@ -57,28 +62,46 @@ def mislabelled(
     reference_loss
         Of the champion's holdout; None: nothing is told.
     """
-    known = answered[answered[LABEL].notna()].sort_values(EVENT_TIME, kind="stable")
     if reference_loss is None:
         return []
+    known = answered[answered[LABEL].notna()].sort_values(EVENT_TIME, kind="stable")
     name = metric_of(metric, schema).name
-    for newest in (known, known.iloc[len(known) // 2 :]):  # labels that broke half-way fit as a whole to nothing
-        if len(newest) < _FEWEST:
-            continue
-        found = (
-            _numbers(policy, name, newest, reference_loss)
-            if schema.task == "regression"
-            else _classes(schema, name, newest, reference_loss)
-        )
+    find: Callable[[Array, Array], list[Finding]]
+    if schema.task == "regression":
+        truth, output = known[LABEL].to_numpy(dtype=np.float64), known[OUTPUT].to_numpy(dtype=np.float64)
+        find = partial(_numbers, policy, name, reference_loss)
+    else:
+        names, truth, output = _coded(known)
+        find = partial(_classes, schema, name, reference_loss, names)
+    for start in (0, len(known) // 2):  # labels that broke half-way fit as a whole to nothing
+        found = find(truth[start:], output[start:]) if len(known) - start >= _FEWEST else []
         if found:
             return found
     return []
 
 
-def _classes(schema: Schema, metric: str, known: pd.DataFrame, reference_loss: float) -> list[Finding]:
-    truth, output = known[LABEL].astype(str).to_numpy(), known[OUTPUT].astype(str).to_numpy()
-    if len(np.unique(truth)) == 1 and len(np.unique(output)) > 1:
+def _coded(known: pd.DataFrame) -> tuple[list[str], Array, Array]:
+    """Return the classes by name, and of each row the label's and the answer's place among them.
+
+    A million texts are slow to make and to compare, a million numbers are not.
+    """
+    sides = [pd.factorize(known[column], use_na_sentinel=False) for column in (LABEL, OUTPUT)]
+    told = [pd.Series(values).astype(str).tolist() for _, values in sides]
+    places = {name: place for place, name in enumerate(sorted({*told[0], *told[1]}))}
+    truth, output = (
+        np.array([places[name] for name in ours], dtype=np.int64)[codes]
+        for (codes, _), ours in zip(sides, told, strict=True)
+    )
+    return list(places), truth, output
+
+
+def _classes(
+    schema: Schema, metric: str, reference_loss: float, names: Sequence[str], truth: Array, output: Array
+) -> list[Finding]:
+    if (truth == truth[0]).all() and (output != output[0]).any():
         share = float((output == truth[0]).mean())
-        words = f"all {len(truth)} labels are {truth[0]!r}, which {share:.0%} of the answers are: labels frozen?"
+        frozen = names[truth[0]]
+        words = f"all {len(truth)} labels are {frozen!r}, which {share:.0%} of the answers are: labels frozen?"
         return [_finding("labels_constant", 1 - share, 0.5, words)] if share < 0.5 else []
     classes = [str(label) for label in schema.classes]
     right = float((output == truth).mean())
@@ -88,7 +111,7 @@ def _classes(schema: Schema, metric: str, known: pd.DataFrame, reference_loss: f
         return [_finding("labels_slipped", float(slip[0]), 0.0, slip[1])]
     if usual is None or not _FEWEST_CLASSES <= len(classes) <= _MOST_CLASSES:
         return []
-    table = pd.crosstab(output, truth).reindex(index=classes, columns=classes, fill_value=0).to_numpy()
+    table = _table(classes, names, truth, output)
     best = max(permutations(range(len(classes))), key=lambda order: sum(table[i, j] for i, j in enumerate(order)))
     mended = float(sum(table[i, j] for i, j in enumerate(best))) / len(truth)
     if mended - right < _APART or mended < _AGAIN * usual:
@@ -101,7 +124,15 @@ def _classes(schema: Schema, metric: str, known: pd.DataFrame, reference_loss: f
     return [_finding("labels_permuted", mended - right, _APART, words)]
 
 
-def _slipped(output: Any, truth: Any, right: float, usual: float | None) -> tuple[int, str] | None:
+def _table(classes: list[str], names: Sequence[str], truth: Array, output: Array) -> Array:
+    """Return how many rows have which answer (down) and which label (across); labels of no class count nowhere."""
+    size = len(classes) + 1
+    place = np.array([classes.index(name) if name in classes else size - 1 for name in names], dtype=np.int64)
+    counts = np.bincount(place[output] * size + place[truth], minlength=size**2)
+    return counts.reshape(size, size)[:-1, :-1]
+
+
+def _slipped(output: Array, truth: Array, right: float, usual: float | None) -> tuple[int, str] | None:
     if usual is None:
         return None
     shares = {lag: float((output[:-lag] == truth[lag:]).mean()) for lag in range(1, _LAGS + 1)}
@@ -115,8 +146,7 @@ def _slipped(output: Any, truth: Any, right: float, usual: float | None) -> tupl
     return lag, words
 
 
-def _numbers(policy: Quality, metric: str, known: pd.DataFrame, reference_loss: float) -> list[Finding]:
-    truth, output = known[LABEL].to_numpy(dtype=np.float64), known[OUTPUT].to_numpy(dtype=np.float64)
+def _numbers(policy: Quality, metric: str, reference_loss: float, truth: Array, output: Array) -> list[Finding]:
     if np.ptp(truth) == 0 and np.ptp(output) > 0:
         words = f"all {len(truth)} labels are {truth[0]:g}, and the answers range from {output.min():.4g} to "
         return [_finding("labels_constant", float(len(truth)), 1.0, words + f"{output.max():.4g}: labels frozen?")]

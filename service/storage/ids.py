@@ -2,14 +2,13 @@
 
 import uuid
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import overload
 
 import numpy as np
 import uuid_utils
 from typing_extensions import override
 
-__all__ = ["QuotedIds", "id_bytes", "id_texts", "is_id", "minted_at", "new_id"]
+__all__ = ["QuotedIds", "id_texts", "is_id", "new_id"]
 
 _HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
 _DIGITS = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 19, 20, 21, 22, *range(24, 36)]
@@ -32,17 +31,6 @@ def is_id(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-
-
-def minted_at(text: str) -> datetime | None:
-    """Return when the identifier was made, to the millisecond; None if it is not a UUIDv7."""
-    try:
-        parsed = uuid.UUID(text)
-    except ValueError:
-        return None
-    if parsed.version != 7:
-        return None
-    return datetime.fromtimestamp((parsed.int >> 80) / 1000, tz=UTC)
 
 
 def id_texts(ids: np.ndarray) -> np.ndarray:
@@ -120,15 +108,3 @@ class QuotedIds(Sequence[str]):
         text = self._quoted.tobytes().decode("ascii")
         step = len(_QUOTED)
         return (text[at + 1 : at + 37] for at in range(0, len(text), step))
-
-
-def id_bytes(texts: list[str]) -> np.ndarray:
-    """Return identifiers as raw bytes, uint8, shape (n, 16).
-
-    Raises
-    ------
-    ValueError
-        If one of `texts` is not an identifier.
-    """
-    raw = b"".join(uuid.UUID(text).bytes for text in texts)
-    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, 16)

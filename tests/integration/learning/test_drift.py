@@ -10,7 +10,7 @@ from service.domain.check import ColumnDrift, Verdict
 from service.domain.errors import CheckFailed
 from service.domain.spec import Feature, Schema
 from service.learning.columns import pairs_of
-from service.learning.drift import measure
+from service.learning.drift import compare
 from service.learning.examine import examine
 from service.learning.report import html, statistics
 from service.spec import Drift, Quality
@@ -67,7 +67,7 @@ PINNED = [
 
 
 def _by_name(window: pd.DataFrame, policy: Drift | None = None) -> dict[str, ColumnDrift]:
-    columns = measure(SCHEMA, policy or Drift(), reference=REFERENCE, window=window)
+    columns = compare(SCHEMA, policy or Drift(), reference=REFERENCE, window=window)[0]
     return {column.column: column for column in columns}
 
 
@@ -83,7 +83,7 @@ def test_the_report_shows_the_numbers_of_the_verdict(policy: Drift) -> None:
     shifted = WINDOW.assign(price=WINDOW["price"] + 1, colour="red")
     pairs = pairs_of(SCHEMA, policy, reference=REFERENCE, window=shifted)
     shown = statistics(policy, pairs)
-    for column in measure(SCHEMA, policy, reference=REFERENCE, window=shifted):
+    for column in compare(SCHEMA, policy, reference=REFERENCE, window=shifted)[0]:
         assert column.statistic is not None
         assert shown[column.column] == pytest.approx(column.statistic, rel=1e-9, abs=1e-12)
 
@@ -161,7 +161,7 @@ def test_infinite_values_do_not_blind_the_statistic() -> None:
 
 def test_a_missing_column_is_an_error_that_names_it() -> None:
     with pytest.raises(CheckFailed, match="tiny"):
-        measure(SCHEMA, Drift(), reference=REFERENCE, window=WINDOW.drop(columns="tiny"))
+        compare(SCHEMA, Drift(), reference=REFERENCE, window=WINDOW.drop(columns="tiny"))
 
 
 def test_single_thresholds_leave_the_others_alone() -> None:
@@ -174,7 +174,7 @@ def test_neither_the_frames_nor_the_global_random_state_are_touched() -> None:
     np.random.seed(5)
     expected = np.random.random(3)
     np.random.seed(5)
-    measure(SCHEMA, Drift(categorical="TVD"), reference=REFERENCE, window=WINDOW)
+    compare(SCHEMA, Drift(categorical="TVD"), reference=REFERENCE, window=WINDOW)
     assert np.array_equal(np.random.random(3), expected)
     pd.testing.assert_frame_equal(REFERENCE, reference)
     pd.testing.assert_frame_equal(WINDOW, window)

@@ -43,6 +43,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Keyed, di
     database.close()
 
 
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
+    """Yield an application in which nobody makes a key: it is open."""
+    folder = tmp_path_factory.mktemp("open")
+    database = migrated(folder / "retrue.db")
+    with keyed(folder, database) as made:
+        yield made
+    database.close()
+
+
 def at(template: str) -> str:
     path = template.replace(":switch}", "}").replace(":path}", "}")
     for name in ("prediction_id", "key_id", *THERE):
@@ -213,9 +223,9 @@ def test_where_others_reach_it_it_is_never_open(tmp_path: Path) -> None:
     ],
 )
 def test_while_it_is_open_no_page_of_another_site_may_send_anything(
-    home: Keyed, path: str, page: str, is_refused: bool
+    opened: Keyed, path: str, page: str, is_refused: bool
 ) -> None:
-    answer = home.ask("POST", path, headers={"Origin": page}, json={})
+    answer = opened.ask("POST", path, headers={"Origin": page}, json={})
     assert (code_of(answer) == "foreign-page") == is_refused
     assert (answer.status_code == 403) == is_refused
 

@@ -1,5 +1,6 @@
 """Small labelled streams of every kind that a model file may declare."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,8 @@ def _times(n: int) -> pd.DatetimeIndex:
     return pd.date_range("2026-01-01", periods=n, freq="30min", tz="UTC")
 
 
-def _spec(task: str, metric: str, build: Callable[[], Any], **options: Any) -> ModelSpec:
+def _spec(task: str, metric: str, build: Callable[[], Any], *, resamples: int = 200, **options: Any) -> ModelSpec:
+    """Return the spec; a metric that is no mean over rows is asked anew for each resample, which takes milliseconds."""
     return ModelSpec(
         name="small",
         task=task,  # type: ignore[arg-type]  # parametrised
@@ -46,7 +48,7 @@ def _spec(task: str, metric: str, build: Callable[[], Any], **options: Any) -> M
         metric=metric,
         source="small.parquet",
         training=Training(windows=("4d", "all"), holdout="3d", min_rows=50),
-        gate=Gate(min_rows=50, resamples=200),
+        gate=Gate(min_rows=50, resamples=resamples),
         **options,
     )
 
@@ -106,7 +108,9 @@ def _multi_text() -> Kind:
     source = _source(1)
     source["y"] = _classes(source, ["low", "mid", "top"])
     build = lambda: RandomForestClassifier(10, min_samples_leaf=3)  # noqa: E731
-    return Kind(spec=_spec("classification", "f1_macro", build), source=source[[*NUMBERS, "flag", "level"]])
+    return Kind(
+        spec=_spec("classification", "f1_macro", build, resamples=100), source=source[[*NUMBERS, "flag", "level"]]
+    )
 
 
 def _multi_integer() -> Kind:
@@ -125,7 +129,7 @@ def _multi_integer() -> Kind:
 def _probabilities_that_differ() -> Kind:
     source = _source(3)
     source["y"] = _classes(source, ["n", "y"])
-    return Kind(spec=_spec("classification", "f1", lambda: SVC(C=0.1)), source=source[NUMBERS])
+    return Kind(spec=_spec("classification", "f1", lambda: SVC(C=0.1), resamples=100), source=source[NUMBERS])
 
 
 def _regression_with_nulls() -> Kind:
@@ -156,7 +160,8 @@ def _pipeline_of_names() -> Kind:
         Feature("b"),
         Feature("flag", kind="boolean"),
     )
-    spec = _spec("classification", "roc_auc", lambda: _mixed_pipeline(LogisticRegression()), features=features)
+    build = lambda: _mixed_pipeline(LogisticRegression())  # noqa: E731
+    spec = _spec("classification", "roc_auc", build, resamples=100, features=features)
     return Kind(spec=spec, source=source)
 
 
@@ -196,7 +201,13 @@ def _challenge(kind: Kind, schema: Schema, rows: pd.DataFrame) -> Challenge:
 @pytest.fixture(scope="session", params=sorted(KINDS))
 def learned(request: pytest.FixtureRequest) -> Learned:
     """Return each kind in turn."""
-    kind = KINDS[request.param]()
+    return _learned(request.param)
+
+
+@functools.cache
+def _learned(name: str) -> Learned:
+    """Fit a kind once, in whatever order the tests of several modules ask for it."""
+    kind = KINDS[name]()
     schema = infer(kind.spec, kind.source)
     rows = canonical(kind.spec, schema, kind.source)
     return Learned(kind=kind, schema=schema, rows=rows, challenger=_challenge(kind, schema, rows))

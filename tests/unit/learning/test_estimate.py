@@ -56,7 +56,7 @@ def _answers(rows: pd.DataFrame) -> Answers:
     return Answers(output=rows["output"].to_numpy(), probabilities=np.array(rows["probabilities"].tolist()))
 
 
-def _of(name: str, holdout: pd.DataFrame, window: pd.DataFrame, **options: Any) -> Estimate:
+def _try(name: str, holdout: pd.DataFrame, window: pd.DataFrame, reference: pd.DataFrame) -> tuple[Any, str]:
     metric = metric_of(name, CLASSES)
     stored = baseline(
         metric,
@@ -65,16 +65,20 @@ def _of(name: str, holdout: pd.DataFrame, window: pd.DataFrame, **options: Any) 
         truth=holdout["label"].to_numpy(),
         answers=_answers(holdout),
     )
-    found, why_not = estimated(
+    return estimated(
         CLASSES,
         metric,
         stored["estimator"],
-        reference=options.get("reference", _world(9, 2000)),
+        reference=reference,
         window=window.drop(columns="label"),
         tolerated=0.1,
         min_rows=50,
     )
-    assert found is not None, why_not
+
+
+def _of(name: str, holdout: pd.DataFrame, window: pd.DataFrame, **options: Any) -> Estimate:
+    found, why_not = _try(name, holdout, window, options.get("reference", _world(9, 2000)))
+    assert isinstance(found, Estimate), why_not
     return found
 
 
@@ -210,23 +214,7 @@ def test_there_is_no_estimate_of_what_scores_cannot_tell_and_the_reason_says_so(
         ("f1_macro", holdout, "no estimate of f1_score"),
         ("accuracy", holdout.iloc[:60], "60 holdout rows are too few"),
     ):
-        metric = metric_of(name, CLASSES)
-        stored = baseline(
-            metric,
-            window=WEEK,
-            times=rows["event_time"],
-            truth=rows["label"].to_numpy(),
-            answers=_answers(rows),
-        )
-        found, why_not = estimated(
-            CLASSES,
-            metric,
-            stored["estimator"],
-            reference=holdout,
-            window=holdout,
-            tolerated=0.1,
-            min_rows=50,
-        )
+        found, why_not = _try(name, rows, holdout, holdout)
         assert found is None
         assert words in why_not or "no estimate of f1" in why_not
     none, why_not = estimated(

@@ -8,7 +8,7 @@ from service.domain.decision import degraded_of
 from service.domain.duration import parse_window
 from service.domain.spec import Feature, Schema
 from service.learning.metric import metric_of
-from service.learning.performance import kappa_against_no_change, per_window, realised
+from service.learning.performance import kappa_against_no_change, realised
 from service.spec import Retrain
 
 SCHEMA = Schema(
@@ -76,13 +76,6 @@ def test_kappa_is_zero_for_no_change_and_one_for_perfect() -> None:
     assert kappa_against_no_change(truth, truth) == 1
     assert kappa_against_no_change(truth, before) == 0
     assert kappa_against_no_change(truth, pd.Series(["c"] * 30)) < 0
-
-
-def test_per_window_leaves_out_what_has_no_label() -> None:
-    table = per_window(SCHEMA, "accuracy", _answered(), every=pd.Timedelta("1d"))
-    assert table["rows"].tolist() == [48] * 7 + [16]
-    assert table["value"].iloc[0] == 0
-    assert table["value"].iloc[-1] == 1
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from service.serving.bundle import Bundle, load
 from service.serving.feedback import Labels
 from service.serving.recorder import Recorder, mint
 from service.storage.artifacts import ArtifactStore
-from service.storage.ids import id_texts, minted_at
+from service.storage.ids import id_texts
 from service.storage.records import LabelBatch, PredictionBatch
+from tests.ids import minted_at
 from tests.served import FLIP, flip, pack
 
 

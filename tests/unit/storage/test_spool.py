@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from service.domain.errors import NotRecorded
-from service.storage.ids import id_texts, is_id, minted_at, new_id
+from service.storage.ids import id_texts, is_id, new_id
 from service.storage.records import Dropped, LabelBatch, PredictionBatch, encode, scan
 from service.storage.spool import SpoolWriter, is_dead, read_segment, segments_of, spool_bytes, streams
 from tests.batches import label_batch, prediction_batch
+from tests.ids import minted_at
 
 
 class Seconds:
