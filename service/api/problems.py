@@ -153,7 +153,11 @@ async def _validation(request: Request, error: Exception) -> Response:
     # Never the input: it may be a secret, or bytes that are no text.
     found = error.errors() if isinstance(error, RequestValidationError) else []
     listed = [
-        {"field": ".".join(_place(part) for part in fault["loc"]), "code": fault["type"], "detail": _words(fault["msg"])}
+        {
+            "field": ".".join(_place(part) for part in fault["loc"]),
+            "code": fault["type"],
+            "detail": _words(fault["msg"]),
+        }
         for fault in found[:100]
     ]
     if any(fault["code"].startswith("json") for fault in listed):

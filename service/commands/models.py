@@ -33,7 +33,9 @@ models = typer.Typer(
     no_args_is_help=False,
 )
 
-Folder = Annotated[Path | None, typer.Option("--folder", help="Folder of model files; RETRUE_MODELS_FOLDER by default.")]
+Folder = Annotated[
+    Path | None, typer.Option("--folder", help="Folder of model files; RETRUE_MODELS_FOLDER by default.")
+]
 
 
 @models.callback()
