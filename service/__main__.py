@@ -51,7 +51,9 @@ def _misused(error: ClickException) -> int:
     """Say what is wrong with the words on the command line, in one line: a program may log it."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "retrue"
-    return fail(f"{error.format_message().rstrip('.')}: see `{path} --help`", exit_code=error.exit_code).exit_code
+    # Typer lets Pydantic judge choices, and repeats its word for itself.
+    wrong = error.format_message().replace("Value error, ", "").rstrip(".")
+    return fail(f"{wrong}: see `{path} --help`", exit_code=error.exit_code).exit_code
 
 
 if __name__ == "__main__":

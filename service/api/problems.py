@@ -153,7 +153,11 @@ async def _validation(request: Request, error: Exception) -> Response:
     # Never the input: it may be a secret, or bytes that are no text.
     found = error.errors() if isinstance(error, RequestValidationError) else []
     listed = [
-        {"field": ".".join(_place(part) for part in fault["loc"]), "code": fault["type"], "detail": fault["msg"]}
+        {
+            "field": ".".join(_place(part) for part in fault["loc"]),
+            "code": fault["type"],
+            "detail": _words(fault["msg"]),
+        }
         for fault in found[:100]
     ]
     if any(fault["code"].startswith("json") for fault in listed):
@@ -163,6 +167,11 @@ async def _validation(request: Request, error: Exception) -> Response:
         return problem(415, "send JSON, with the header Content-Type: application/json", code="not-json")
     detail = f"{listed[0]['field']}: {listed[0]['detail']}" if listed else "the request is not what the address takes"
     return problem(422, detail, code=errors.InvalidRequest.code, facts={"errors": listed})
+
+
+def _words(text: str) -> str:
+    """Return what is wrong as people say it, without Pydantic's word for who found it."""
+    return text.removeprefix("Value error, ")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -36,6 +36,8 @@ def listing(
         return
     with connect(url, key) as retrue:
         listed = retrue.audit(model=model, limit=limit)
+        if model is not None and not listed:
+            retrue.model(model)  # that nothing was changed may be said of what is there alone
     if as_json:
         print_json(listed)
         return

@@ -111,7 +111,7 @@ def _print_explanation(found: Json) -> None:
     for number, step in enumerate(found["steps"]):
         _line(f"{number} {step['name']}", step["outcome"], step["reason"])
         for detail in step["details"]:
-            say(f"{'':<34}{detail}")
+            say(f"{'':<43}{detail}")
     say("situation")
     for name, value in found["situation"].items():
         if value not in (None, "", []) and not isinstance(value, dict):
@@ -133,7 +133,7 @@ def _print_explanation(found: Json) -> None:
 
 
 def _line(name: str, outcome: str, reason: str) -> None:
-    say(f"  {name:<22}{outcome:<10}{reason}")
+    say(f"  {name:<26}{outcome:<15}{reason}")
 
 
 def _print_dry_run(found: Json) -> None:

@@ -17,6 +17,7 @@ from service.commands.output import (
     plain,
     print_json,
     print_table,
+    url_of,
     words,
 )
 from service.commands.progress import Patience
@@ -32,7 +33,9 @@ models = typer.Typer(
     no_args_is_help=False,
 )
 
-Folder = Annotated[Path | None, typer.Option("--folder", help="Folder of model files; RETRUE_MODELS by default.")]
+Folder = Annotated[
+    Path | None, typer.Option("--folder", help="Folder of model files; RETRUE_MODELS_FOLDER by default.")
+]
 
 
 @models.callback()
@@ -42,7 +45,7 @@ def listing(
     """List what the model files declare; with --url (or RETRUE_URL), and no --folder, the models of that service."""
     if context.invoked_subcommand is not None:
         return
-    if url and folder is None:
+    if folder is None and url_of(url)[1] != "default":
         with connect(url, key) as retrue:
             registered = retrue.models()
         _print_registered(registered, as_json=as_json)

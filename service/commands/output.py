@@ -52,7 +52,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 URL_VARIABLE = "RETRUE_URL"
 KEY_VARIABLE = "RETRUE_API_KEY"
 
-Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help=f"Address of the service [{DEFAULT_URL}].")]
+Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help=f"Address of the service, else {DEFAULT_URL}.")]
 Key = Annotated[
     str,
     typer.Option(

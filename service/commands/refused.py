@@ -36,10 +36,11 @@ def words_of(error: ClientError | RetrueError) -> str:
         return error.detail
     if not isinstance(error, Refused):
         return str(error)
-    faults = "; ".join(str(fault.get("detail", fault)) for fault in error.errors[:3])
+    listed = [str(fault.get("detail", fault)) for fault in error.errors[:3]]
+    faults = "; ".join(fault for fault in listed if fault not in str(error))  # the detail may be the first of them
     remedy = ""
     if isinstance(error, NotSignedIn):
-        remedy = ": set RETRUE_API_KEY"
+        remedy = " (it is read from --key, RETRUE_API_KEY or .env)"
     elif run := error.problem.get("run"):
         remedy = f": `retrue runs {run}`"
     return f"{error}" + (f" ({faults})" if faults else "") + remedy

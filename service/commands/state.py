@@ -110,7 +110,8 @@ def processes(settings: Settings, found: "Database") -> Iterator[Finding]:
         yield remark("processes", "no service runs on this state", "start one with `retrue serve`")
         return
     here = [replica for replica in living if replica.host == socket.gethostname()]
-    words = f"{len(living)} workers live" + (f", {len(here)} of them here" if len(here) != len(living) else "")
+    words = "1 worker lives" if len(living) == 1 else f"{len(living)} workers live"
+    words += f", {len(here)} of them here" if len(here) != len(living) else ""
     if not living:
         yield wrong("workers", f"supervisor {supervisor} runs here, and no worker lives", "look at its log; restart it")
     elif supervisor is not None and len(here) < settings.workers:

@@ -260,7 +260,7 @@ def not_a_service(patient: Patient) -> None:
         (clock_set_back, "clock", "set back", "NTP"),
         (no_leader, "controller", "no controller", "retrue controller"),
         (no_worker, "workers", "no worker lives", "restart"),
-        (too_few_workers, "workers", "1 workers live, 3 are set", "log"),
+        (too_few_workers, "workers", "1 worker lives, 3 are set", "log"),
         (no_committer, "spool", "the oldest since", "committer"),
         (full_spool, "spool", "of 1 MiB that may", "committer"),
         (lake_away, "lake", "can't be read", "mend"),

@@ -125,6 +125,8 @@ def test_a_service_that_can_not_be_reached_is_one_line_and_exit_3(name: str, as_
         (["status", "--key", "schlüssel"], "the API key holds characters"),
         (["status", "--key", "two\nlines"], "the API key holds characters"),
         (["runs", "--limit", "0"], "--limit"),
+        (["keys", "create", "--name", "x", "--role", "root"], "'--role': 'root' is not one of"),
+        (["decide", "--dry-run", "flip", "--policy", "x=y"], "body.policy: x: Unexpected keyword argument\n"),
         (["retrain", "flip", "--timeout", "soon"], "--timeout: 'soon' is not a duration"),
         (["switch", "flip", "off"], "'off' is no switch"),
         (["release", "flip", "off"], "'off' is no switch"),

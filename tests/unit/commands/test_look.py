@@ -143,6 +143,19 @@ def test_address_and_key_come_from_option_environment_or_file_in_that_order(
     assert reached("--url", "http://option", "--key", "of-option") == ("option", "Bearer of-option")
 
 
+def test_models_are_those_of_the_service_wherever_its_address_stands(looking: Command) -> None:
+    (looking.folder / ".env").write_text("RETRUE_URL=http://file\n")
+    ran = looking("models", "--json")
+    assert (ran.code, looking.http.sent[-1].url.host) == (0, "file")  # type: ignore[attr-defined]
+    assert "flip" in {model["name"] for model in ran.json}
+
+
+def test_the_audit_of_a_model_that_nobody_knows_is_bad_input_and_not_an_empty_list(looking: Command) -> None:
+    ran = looking("audit", "--model", "nothere", "--json")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "no model called 'nothere'" in ran.err
+
+
 def test_config_tells_where_each_setting_came_from_and_masks_what_is_secret(
     looking: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

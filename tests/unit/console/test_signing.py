@@ -75,6 +75,17 @@ def test_who_signs_in_changes_under_the_keys_name_and_no_more_than_it_may(home: 
     assert [row.subject for row in home.audit() if row.action == "switch_set"] == ["pause"]
 
 
+def test_a_key_that_opens_nothing_at_the_door_is_logged_with_the_address_and_without_the_key(
+    home: Keyed, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = home.key(Role.ADMIN, name="ada")
+    home.revoke("ada")
+    assert Operator(home.client).press("/sign-in", key=key).status_code == 401
+    found = [record.facts for record in caplog.records if record.getMessage() == "access_refused"]  # type: ignore[attr-defined]
+    assert found == [{"why": "revoked-key", "address": "127.0.0.1", "key": key[4:12]}]
+    assert key[13:50] not in " ".join(str(record.__dict__) for record in caplog.records)
+
+
 def test_a_form_of_another_session_or_none_changes_nothing(home: Keyed) -> None:
     ada, bob = (signed_in(home, home.key(Role.OPERATOR, name=name)) for name in ("ada", "bob"))
     before = len(home.audit())
