@@ -1,7 +1,7 @@
 """A run as it goes: server-sent events that say "look again", until it has ended."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -37,32 +37,33 @@ async def stream(site: Site, request: Request) -> Response:
     except RetrueError as error:
         return Response(error.detail, status_code=site.status_of(error), headers=HEADERS)
 
-    async def told() -> AsyncIterator[bytes]:
-        before, quiet, asked = request.query_params.get("seen"), 0.0, 0.0
-        yield b"retry: 2000\n\n"
-        while not site.is_leaving():
-            try:
-                if asked >= AGAIN_S:
-                    asked = 0.0
-                    if not await run_in_threadpool(site.door.is_good, request):
-                        yield b"event: gone\ndata: sign in again\n\n"
-                        return
-                run = await run_in_threadpool(read)
-            except DatabaseUnavailable:
-                yield b": the database does not answer\n\n"
-                await asyncio.sleep(LONG_S)
-                continue
-            stamp = stamp_of(run)
-            if stamp != before:
-                yield b"event: moved\ndata: %b\n\n" % stamp.encode()
-                before, quiet = stamp, 0.0
-            if run.state in TERMINAL:
-                yield b"event: over\ndata: %b\n\n" % stamp.encode()
-                return
-            quiet, asked = quiet + LOOK_S, asked + LOOK_S
-            if quiet >= QUIET_S:
-                quiet = 0.0
-                yield b": still here\n\n"
-            await asyncio.sleep(LOOK_S)
+    return StreamingResponse(_told(site, request, read), media_type="text/event-stream", headers=HEADERS)
 
-    return StreamingResponse(told(), media_type="text/event-stream", headers=HEADERS)
+
+async def _told(site: Site, request: Request, read: Callable[[], Run]) -> AsyncIterator[bytes]:
+    before, quiet, asked = request.query_params.get("seen"), 0.0, 0.0
+    yield b"retry: 2000\n\n"
+    while not site.is_leaving():
+        try:
+            if asked >= AGAIN_S:
+                asked = 0.0
+                if not await run_in_threadpool(site.door.is_good, request):
+                    yield b"event: gone\ndata: sign in again\n\n"
+                    return
+            run = await run_in_threadpool(read)
+        except DatabaseUnavailable:
+            yield b": the database does not answer\n\n"
+            await asyncio.sleep(LONG_S)
+            continue
+        stamp = stamp_of(run)
+        if stamp != before:
+            yield b"event: moved\ndata: %b\n\n" % stamp.encode()
+            before, quiet = stamp, 0.0
+        if run.state in TERMINAL:
+            yield b"event: over\ndata: %b\n\n" % stamp.encode()
+            return
+        quiet, asked = quiet + LOOK_S, asked + LOOK_S
+        if quiet >= QUIET_S:
+            quiet = 0.0
+            yield b": still here\n\n"
+        await asyncio.sleep(LOOK_S)

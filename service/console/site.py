@@ -91,7 +91,7 @@ class Site:
         )
         self._pages.filters.update(
             number=words.number, share=words.share, moment=words.moment, day=words.day, duration=words.duration,
-            short=words.short, kind=words.kind_of, plain=words.plain, iso=_iso,
+            short=words.short, kind=words.kind_of, plain=words.plain, outcome=words.outcome, iso=_iso,
         )  # fmt: skip
         self._pages.globals.update(address=address)
 

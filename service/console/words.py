@@ -4,7 +4,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-__all__ = ["KINDS", "ago", "as_moment", "day", "duration", "kind_of", "moment", "number", "plain", "share", "short"]
+__all__ = [
+    "KINDS",
+    "ago",
+    "as_moment",
+    "day",
+    "duration",
+    "kind_of",
+    "moment",
+    "number",
+    "outcome",
+    "plain",
+    "share",
+    "short",
+]
 
 KINDS: Mapping[str, str] = {
     # verdicts and readings
@@ -172,6 +185,11 @@ def ago(value: Any, now: datetime) -> str:
         return "just now"
     size, unit = next((pair for pair in _UNITS if seconds >= pair[0]), (1, "s"))
     return f"{seconds // size} {unit} ago"
+
+
+def outcome(run: Any) -> str:
+    """Return what a run came to, so far as it has: its own words, or its gate's; never what it was asked for."""
+    return str(run.detail or (run.gate or {}).get("reason") or "–")
 
 
 def short(text: Any, length: int = 8) -> str:
