@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -27,9 +28,34 @@ from service.replay import Pace, Replay, Rows
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 MODEL = "electricity"
-WIDTHS = {"wide": (1440, 900), "narrow": (360, 780)}
 PATIENCE_S = 900.0
 """A laptop needs minutes for forty weeks; a busy machine may need an hour."""
+PATIENCE_MS = 120_000
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image: as much of a page as is worth its bytes."""
+
+    name: str
+    page: str
+    width: int = 1440
+    height: int = 1200
+    is_dark: bool = False
+    press: str = ""
+    """A button whose question is shown over the page."""
+
+
+SHOTS = (
+    Shot("fleet", "fleet", height=420),
+    Shot("model", "model", height=1330),
+    Shot("model-dark", "model", height=1330, is_dark=True),
+    Shot("model-narrow", "model", width=360, height=1500),
+    Shot("rollback", "model", press="Roll back"),
+    Shot("run", "run"),
+    Shot("check", "check"),
+    Shot("version", "version"),
+)
 
 
 def main() -> int:
@@ -48,7 +74,7 @@ def main() -> int:
 
 
 def photograph(url: str) -> None:
-    """Write an image of each page, wide and narrow, light and dark."""
+    """Write the images, and say how large they are."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
@@ -56,30 +82,33 @@ def photograph(url: str) -> None:
     pages = _pages(url)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        for scheme in ("light", "dark"):
-            for name, (width, height) in WIDTHS.items():
-                _photograph(browser, url, pages, scheme=scheme, name=name, size=(width, height))
+        for shot in SHOTS:
+            target = _photograph(browser, url, pages, shot)
+            print(target.relative_to(ROOT), f"{target.stat().st_size:,} bytes")  # noqa: T201  what was written
         browser.close()
 
 
-def _photograph(
-    browser: Browser, url: str, pages: dict[str, str], *, scheme: str, name: str, size: tuple[int, int]
-) -> None:
-    width, height = size
+def _photograph(browser: Browser, url: str, pages: dict[str, str], shot: Shot) -> Path:
     context = browser.new_context(
         base_url=url,
-        viewport={"width": width, "height": height},
-        color_scheme="dark" if scheme == "dark" else "light",
+        viewport={"width": shot.width, "height": 900},
+        color_scheme="dark" if shot.is_dark else "light",
         locale="en-GB",
         timezone_id="UTC",
     )
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
-    for title, address in pages.items():
-        page.goto(address, timeout=60_000)
-        target = IMAGES / f"{title}-{width}{'-dark' if scheme == 'dark' else ''}.png"
-        page.screenshot(path=target, full_page=True)
-        print(target.relative_to(ROOT), f"({name}, {scheme})")  # noqa: T201  a script says what it wrote
+    page.goto(pages[shot.page])
+    target = IMAGES / f"{shot.name}.png"
+    if shot.press:
+        page.get_by_role("link", name=shot.press, exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name=shot.press).wait_for()
+        page.screenshot(path=target)
+    else:
+        height = min(shot.height, page.evaluate("document.documentElement.scrollHeight"))
+        page.screenshot(path=target, full_page=True, clip={"x": 0, "y": 0, "width": shot.width, "height": height})
     context.close()
+    return target
 
 
 def _pages(url: str) -> dict[str, str]:
@@ -92,7 +121,6 @@ def _pages(url: str) -> dict[str, str]:
     return {
         "fleet": "/",
         "model": f"/models/{quote(MODEL)}",
-        "rollback": f"/models/{quote(MODEL)}/rollback",
         "run": f"/runs/{judged['id']}",
         "check": f"/checks/{drifted['id']}",
         "version": f"/versions/{quote(MODEL)}/{champion}",

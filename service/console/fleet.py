@@ -9,6 +9,7 @@ from starlette.requests import Request
 from service.console import charts
 from service.console.look import Look, look, quality_of
 from service.console.site import Shown
+from service.console.words import kind_of
 from service.storage import champions, models, replicas
 
 __all__ = ["fleet", "wants"]
@@ -59,7 +60,10 @@ def wants(found: Look) -> list[tuple[str, str]]:
 
 
 def _urgency(found: Look) -> int:
-    return 0 if wants(found) else 1
+    if wants(found):
+        return 0
+    told = None if found.check is None else (found.check.reading or {}).get("signature") or found.check.verdict
+    return 1 if kind_of(told) == "bad" or (found.runs and kind_of(found.runs[0].state) == "bad") else 2
 
 
 def _line(found: Look) -> dict[str, Any]:

@@ -32,30 +32,29 @@ async def stream(site: Site, request: Request) -> Response:
         with site.database.read() as conn:
             return runs.get(conn, run_id)
 
-    def look(asked: float) -> Run | None:
-        return read() if asked < AGAIN_S or site.door.is_good(request) else None
-
     try:
         await run_in_threadpool(read)
     except RetrueError as error:
         return Response(error.detail, status_code=site.status_of(error), headers=HEADERS)
-    told = _told(site, look, request.query_params.get("seen"))
-    return StreamingResponse(told, media_type="text/event-stream", headers=HEADERS)
+
+    return StreamingResponse(_told(site, request, read), media_type="text/event-stream", headers=HEADERS)
 
 
-async def _told(site: Site, look: Callable[[float], Run | None], before: str | None) -> AsyncIterator[bytes]:
-    quiet = asked = 0.0
+async def _told(site: Site, request: Request, read: Callable[[], Run]) -> AsyncIterator[bytes]:
+    before, quiet, asked = request.query_params.get("seen"), 0.0, 0.0
     yield b"retry: 2000\n\n"
     while not site.is_leaving():
         try:
-            run = await run_in_threadpool(look, asked)
+            if asked >= AGAIN_S:
+                asked = 0.0
+                if not await run_in_threadpool(site.door.is_good, request):
+                    yield b"event: gone\ndata: sign in again\n\n"
+                    return
+            run = await run_in_threadpool(read)
         except DatabaseUnavailable:
             yield b": the database does not answer\n\n"
             await asyncio.sleep(LONG_S)
             continue
-        if run is None:
-            yield b"event: gone\ndata: sign in again\n\n"
-            return
         stamp = stamp_of(run)
         if stamp != before:
             yield b"event: moved\ndata: %b\n\n" % stamp.encode()
@@ -63,7 +62,7 @@ async def _told(site: Site, look: Callable[[float], Run | None], before: str | N
         if run.state in TERMINAL:
             yield b"event: over\ndata: %b\n\n" % stamp.encode()
             return
-        quiet, asked = quiet + LOOK_S, asked % AGAIN_S + LOOK_S
+        quiet, asked = quiet + LOOK_S, asked + LOOK_S
         if quiet >= QUIET_S:
             quiet = 0.0
             yield b": still here\n\n"

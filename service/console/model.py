@@ -49,7 +49,7 @@ def model(conn: Connection, request: Request) -> Shown:
             "moved": list(zip(names, cells, strict=True)),
             "windows": windows,
             "coverage": charts.spark([one.coverage for one in seen][-24:]),
-            "versions": list(known.values())[:8],
+            "versions": list(known.values())[:5],
             "many": len(known),
         },
         stamp=found.stamp,

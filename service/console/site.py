@@ -91,7 +91,8 @@ class Site:
         )
         self._pages.filters.update(
             number=words.number, share=words.share, moment=words.moment, day=words.day, duration=words.duration,
-            short=words.short, kind=words.kind_of, plain=words.plain, iso=_iso,
+            short=words.short, kind=words.kind_of, plain=words.plain, outcome=words.outcome, brief=words.brief,
+            iso=_iso,
         )  # fmt: skip
         self._pages.globals.update(address=address)
 

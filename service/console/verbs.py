@@ -134,15 +134,15 @@ def _promotion(conn: Connection, found: Look, given: str) -> Mapping[str, Any]:
 def _rollback_facts(conn: Connection, found: Look, given: str) -> Mapping[str, Any]:
     named = next((number for number in found.targets if str(number) == given), None)
     aim = named or next(iter(found.targets), None)
+    # Links, and no field: what stands above the button is what happens, whichever version is chosen.
     options = [
-        {
-            "value": number, "words": f"version {number}{_of_target(found, number)}", "is_meant": number == aim,
-            "is_best": place == 0 and number not in found.taken,
-        }
-        for place, number in enumerate(found.targets)
-    ]  # fmt: skip
+        {"value": number, "words": f"version {number}{_of_target(found, number)}"}
+        for number in found.targets
+        if number != aim
+    ]
     target = None if aim is None else versions.find(conn, found.name, aim)
-    return {"options": options, "consequence": consequences.of_rollback(found, to=aim, target=target)}
+    told = consequences.of_rollback(found, to=aim, target=target)
+    return {"options": options, "consequence": told, "hidden": {} if aim is None else {"to": aim}}
 
 
 def _of_target(found: Look, version: int) -> str:

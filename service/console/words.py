@@ -1,10 +1,25 @@
 """How the console says things: numbers, moments, durations, and one colour and sign for each kind of state."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-__all__ = ["KINDS", "ago", "as_moment", "day", "duration", "kind_of", "moment", "number", "plain", "share", "short"]
+__all__ = [
+    "KINDS",
+    "ago",
+    "as_moment",
+    "brief",
+    "day",
+    "duration",
+    "kind_of",
+    "moment",
+    "number",
+    "outcome",
+    "plain",
+    "share",
+    "short",
+]
 
 KINDS: Mapping[str, str] = {
     # verdicts and readings
@@ -78,6 +93,7 @@ KINDS: Mapping[str, str] = {
 }
 """Colour of each state's name; whatever is not listed is neutral."""
 
+_BRACKETS = re.compile(r"\s*\([^()]*\)")
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -172,6 +188,25 @@ def ago(value: Any, now: datetime) -> str:
         return "just now"
     size, unit = next((pair for pair in _UNITS if seconds >= pair[0]), (1, "s"))
     return f"{seconds // size} {unit} ago"
+
+
+def brief(text: Any) -> str:
+    """Return what the service said without what it put in brackets: the figures stand where the words link to.
+
+    Examples
+    --------
+    >>> brief("loss rose by 46% (0.25 over 7 blocks (of a day): not above 6.02)")
+    'loss rose by 46%'
+    """
+    whole, before = str(text or ""), ""
+    while whole != before:
+        whole, before = _BRACKETS.sub("", whole), whole
+    return whole.strip() or str(text or "")
+
+
+def outcome(run: Any) -> str:
+    """Return what a run came to, so far as it has: its own words, or its gate's; never what it was asked for."""
+    return str(run.detail or (run.gate or {}).get("reason") or "–")
 
 
 def short(text: Any, length: int = 8) -> str:

@@ -42,7 +42,9 @@ def test_the_invariants_name_tests_that_exist() -> None:
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/bench.md", "docs/protocols.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/architecture.md", "docs/bench.md", "docs/console.md", "docs/protocols.md"]
+)
 def test_documents_link_to_files_that_exist(document: str) -> None:
     path = ROOT / document
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8"))

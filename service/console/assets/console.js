@@ -13,7 +13,7 @@ function question(event) {
     .ajax("GET", link.getAttribute("href"), { target: body, swap: "innerHTML", select: "#confirm" })
     .then(() => {
       if (!body.querySelector("#confirm")) { location.assign(link.href); return; }
-      ask.showModal();
+      if (!ask.open) ask.showModal();
       const field = body.querySelector("textarea");
       if (field) field.focus();
     });

@@ -61,7 +61,8 @@ def test_a_rollback_goes_where_its_page_said_and_holds_promotion(console: Consol
 def test_what_was_taken_back_is_not_offered_first_and_says_that_it_was(console: Console) -> None:
     """Whoever rolls back twice goes further back, and not to and fro."""
     page = console.operator.open(f"/models/{MODEL}/rollback")
-    assert "version 1 (the last that was kept) version 3, taken back on 25 May 2026 by ada" in page.said
+    assert "Version 1 answers again" in page.said
+    assert "Back to another version instead: version 3, taken back on 25 May 2026 by ada Comment" in page.said
     back = console.operator.open(f"/models/{MODEL}/rollback?to=3")
     assert "Undoes a rollback: version 3 answers again at once, in place of version 2." in back.said
     assert "ada took version 3 back on 25 May 2026: customers complained" in back.said
