@@ -23,7 +23,7 @@ from service.domain.policy import Drift, Quality
 from service.domain.spec import Feature, Schema
 from service.learning.calibration import Calibration, calibrate
 from service.learning.columns import thinned
-from service.learning.drift import measure
+from service.learning.drift import compare
 from service.learning.examine import examine
 from service.learning.frames import EVENT_TIME, LABEL, OUTPUT
 
@@ -164,7 +164,7 @@ def _sampling_error(seed: int, *, draws: int) -> dict[str, Any]:
     for draw in range(draws):
         random = np.random.default_rng([seed, 7, draw])
         reference, window = frame_of(ERROR_ROWS, random), frame_of(ERROR_ROWS, random, shift=0.1)
-        found = {c.column: c.statistic for c in measure(schema(), Drift(), reference=reference, window=window)}
+        found = {c.column: c.statistic for c in compare(schema(), Drift(), reference=reference, window=window)[0]}
         for name in numbers:
             whole = Column(reference[name].to_numpy(), "numeric").measure(window[name].to_numpy())[0]
             errors.append(abs((found[name] or 0.0) - whole))

@@ -3,8 +3,6 @@
 The server is a real one, on this machine's loopback; what it is asked follows from the document that it publishes.
 """
 
-import socket
-import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,9 +10,7 @@ import httpx
 import msgspec
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
-from prometheus_client import CollectorRegistry
 from schemathesis import GenerationMode
 from schemathesis.checks import CheckContext, CheckFunction
 from schemathesis.specs.openapi.checks import (
@@ -24,16 +20,14 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.api.application import Parts, create
 from service.domain.access import Role
 from service.domain.run import RunState, Trigger
-from service.serving.worker import Worker
 from service.storage import audit, checks, keys, runs, versions
 from service.storage.artifacts import ArtifactStore
-from service.telemetry import Telemetry
 from tests.launched import NO_TLS
+from tests.listening import listening
 from tests.migrated import migrated
-from tests.served import AT, FLIP, PRICE, crown, flip, pack, register, spool
+from tests.served import AT, FLIP, PRICE, crown, flip, pack, register
 
 EXAMPLES = 12
 """Of each kind, for each operation."""
@@ -63,25 +57,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
         check = checks.create(conn, "flip", actor="schedule", at=AT)
         _, key = keys.create(conn, "all", roles=[Role.ADMIN], expires_at=None, actor="test", reason="to be seen")
         audit.append(conn, actor="test", action="looked", model="flip", subject="all", reason="to be seen", at=AT)
-    telemetry = Telemetry(CollectorRegistry())
-    worker = Worker(database, store, spool=spool(home / "spool"), telemetry=telemetry)
-    app = create(Parts(worker=worker, database=database, telemetry=telemetry, home=home))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        transport = httpx.HTTPTransport(retries=20)
-        with httpx.Client(transport=transport, base_url=url) as client:
-            while client.get("/readyz").status_code != httpx.codes.OK:
-                pass
+    with listening(home, database, store) as address:
         bearer = {"Authorization": f"Bearer {key}"}
-        yield Asked(
-            url, bearer, {"model": "flip", "run_id": run.id, "check_id": check.id, "version": 1, "switch": "hold"}
-        )
-        server.should_exit = True
-        thread.join(20)
+        there = {"model": "flip", "run_id": run.id, "check_id": check.id, "version": 1, "switch": "hold"}
+        yield Asked(f"http://{address}", bearer, there)
     database.close()
 
 

@@ -10,11 +10,10 @@ from prometheus_client import CollectorRegistry
 from service.api.application import Parts, create
 from service.serving.limits import Limits
 from service.serving.worker import Worker
-from service.storage.artifacts import ArtifactStore
 from service.telemetry import Telemetry
 from tests.asgi import Client, serving
-from tests.migrated import migrated
-from tests.served import FLIP, PRICE, crown, flip, pack, register, spool
+from tests.served import spool
+from tests.staged import staged
 
 
 class Api:
@@ -22,12 +21,7 @@ class Api:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.database = migrated(home / "retrue.db")
-        self.store = ArtifactStore(home / "artifacts")
-        register(self.database, FLIP)
-        register(self.database, PRICE)
-        self.first = pack(self.store, FLIP, flip(0))
-        crown(self.database, self.first)
+        self.database, self.store, self.first = staged(home)
         telemetry = Telemetry(CollectorRegistry())
         self.worker = Worker(
             self.database,

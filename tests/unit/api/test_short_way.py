@@ -26,6 +26,11 @@ PATHS = st.one_of(
 )
 
 
+@pytest.fixture(scope="module")
+def routes(shared_api: Api) -> list[Any]:
+    return predict.routes(shared_api.worker, Intake(shared_api.worker.limits, shared_api.worker.telemetry))
+
+
 @example(path="/v1/models/a/b/predict", method="POST", root="", kind="http")
 @example(path="/v1/models//predict", method="POST", root="", kind="http")
 @given(
@@ -35,9 +40,8 @@ PATHS = st.one_of(
     kind=st.sampled_from(["http", "websocket"]),
 )
 def test_the_short_way_takes_only_what_the_router_takes_to_the_same_place(
-    shared_api: Api, path: str, method: str, root: str, kind: str
+    routes: list[Any], path: str, method: str, root: str, kind: str
 ) -> None:
-    routes = predict.routes(shared_api.worker, Intake(shared_api.worker.limits, shared_api.worker.telemetry))
     scope = {"type": kind, "path": path, "method": method, "root_path": root}
     found = predict.Short(routes).way(scope)
     matches = [(route.matches({**scope, "root_path": ""}), route) for route in routes]
