@@ -368,6 +368,16 @@ def test_predictions_have_no_rate_unless_one_is_set(home: Keyed) -> None:
 # -- headers
 
 
+def test_a_prediction_and_accepted_labels_are_taken_for_nothing_but_what_they_say(home: Keyed) -> None:
+    key = home.key(Role.PREDICT)
+    predicted = home.ask("POST", PREDICT, key, json=ROW)
+    labels = {"labels": [{"id": predicted.json()["ids"][0], "label": predicted.json()["predictions"][0]}]}
+    accepted = home.ask("POST", "/v1/models/flip/feedback", key, json=labels)
+    assert (predicted.status_code, accepted.status_code) == (200, 202), accepted.text
+    for answer in (predicted, accepted, home.ask("POST", PREDICT, key, json={})):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 @pytest.mark.parametrize("path", ["/livez", "/docs", "/openapi.json", "/v1/models", "/v1/nothing", "/v1/runs/x", "/"])
 def test_every_answer_carries_the_security_headers(home: Keyed, path: str) -> None:
     for key in (None, home.key(Role.VIEWER)):
