@@ -123,6 +123,17 @@ def test_a_route_that_was_forgotten_in_the_table_is_the_admins_alone(
     assert [home.ask("GET", "/v1/audit", made[role]).status_code for role in Role] == [404, 404, 404, 404, 200]
 
 
+def test_of_two_routes_at_an_address_the_first_that_takes_the_method_says_the_right() -> None:
+    table = Table(
+        {
+            "/things/{name}": {"GET": Right.READ, "POST": Right.OPERATE},
+            "/things/keys": {"GET": None, "DELETE": Right.ADMINISTER},
+        }
+    )
+    assert table.at("/things/keys") == {"GET": Right.READ, "POST": Right.OPERATE, "DELETE": Right.ADMINISTER}
+    assert table.at("/things") == {}
+
+
 def test_addresses_and_methods_that_are_not_there_are_told_alike_to_all(shared: tuple[Keyed, dict[Role, str]]) -> None:
     home, made = shared
     for role in Role:
@@ -368,12 +379,23 @@ def test_a_key_over_its_rate_is_told_when_to_come_back_and_others_are_not_held_u
     database.close()
 
 
+def test_a_prediction_by_a_versions_address_has_the_rate_of_predictions(tmp_path: Path) -> None:
+    database = migrated(tmp_path / "retrue.db")
+    with keyed(tmp_path, database, rates=Rates(other=0.01)) as home:
+        key = home.key(Role.ADMIN)
+        for _ in range(3):
+            assert home.ask("POST", "/v2/models/flip/versions/1/infer", key, json={}).status_code == 400
+        assert [home.ask("GET", "/v1/models", key).status_code for _ in range(2)] == [200, 429]
+    database.close()
+
+
 def test_predictions_have_no_rate_unless_one_is_set(home: Keyed) -> None:
     key = home.key(Role.PREDICT)
     gate = Gate(home.worker.replica.keyring, rates=Rates(other=1.0), monotonic=lambda: 0.0)
     scope = {"type": "http", "headers": [(b"authorization", f"Bearer {key}".encode())], "client": None}
     for _ in range(100):
         gate.admit(scope)
+        gate.caller(scope, is_predict=True)
     for _ in range(2):
         gate.caller(scope)
     with pytest.raises(TooManyRequests):
@@ -381,6 +403,16 @@ def test_predictions_have_no_rate_unless_one_is_set(home: Keyed) -> None:
 
 
 # -- headers
+
+
+def test_a_prediction_and_accepted_labels_are_taken_for_nothing_but_what_they_say(home: Keyed) -> None:
+    key = home.key(Role.PREDICT)
+    predicted = home.ask("POST", PREDICT, key, json=ROW)
+    labels = {"labels": [{"id": predicted.json()["ids"][0], "label": predicted.json()["predictions"][0]}]}
+    accepted = home.ask("POST", "/v1/models/flip/feedback", key, json=labels)
+    assert (predicted.status_code, accepted.status_code) == (200, 202), accepted.text
+    for answer in (predicted, accepted, home.ask("POST", PREDICT, key, json={})):
+        assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/docs", "/openapi.json", "/v1/models", "/v1/nothing", "/v1/runs/x", "/"])
