@@ -109,7 +109,7 @@ def test_what_the_runbook_tells_to_run_set_or_look_at_exists() -> None:
     settings = (ROOT / ".env.example").read_text(encoding="utf-8")
     assert {name for name in re.findall(r"RETRUE_\w+", page) if name not in settings} == set()
     known = {one.name for one in declared()} | {f"{one.name}_total" for one in declared()}
-    assert {name for name in re.findall(r"`(retrue_\w+)", page)} - known == set()
+    assert set(re.findall(r"`(retrue_\w+)", page)) - known == set()
 
 
 def test_the_dashboards_are_what_their_script_makes(boards: dict[str, dict[str, Any]]) -> None:
