@@ -73,7 +73,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer models, versions and scrapes")
     given: Any = parser.parse_args()
     started = time.perf_counter()
-    cases = [(1, 2), (5, 50)] if given.quick else [(1, 2), (1, 200), (20, 2), (20, 200)]
+    cases = [(1, 2), (1, 200), (20, 20)] if given.quick else [(1, 2), (1, 200), (20, 2), (20, 200)]
     turns, deaths = (10, 2) if given.quick else (30, 10)
     rows, targets, figures = [], [], []
     for models, versions in cases:

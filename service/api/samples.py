@@ -9,7 +9,7 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, or_, select
 
 from service.control.due import pitch
 from service.control.leader import LEASE
@@ -23,7 +23,7 @@ from service.domain.run import ACTIVE, BROKE, JUDGED, RunState
 from service.domain.situation import Situation
 from service.domain.switch import CLEARABLE
 from service.domain.version import VersionState
-from service.storage import alarms, champions, checks, leases, models, outbox, probations, replicas, tables, versions
+from service.storage import alarms, champions, checks, leases, models, outbox, replicas, tables
 from service.storage.champions import Champion, SwapKind
 from service.storage.checks import Check
 from service.storage.database import now
@@ -49,12 +49,12 @@ def samples(conn: Connection) -> Iterator[Sample]:
     lease = leases.holder(conn, LEASE)
     if lease is not None:
         yield "leaderless_seconds", (), max((now(conn) - lease.expires_at).total_seconds(), 0.0)
+    watched, switched, facts = _watched(conn), _switched(conn), _learned(conn)
     for row in known:
         yield "model_broken", (row.name,), float(row.error is not None)
-        yield "probation", (row.name,), float(probations.open_of(conn, row.name) is not None)
-        switches = models.switches(conn, row.name)
+        yield "probation", (row.name,), float(row.name in watched)
         for switch in CLEARABLE:
-            yield "switch", (row.name, switch), float(switch in switches)
+            yield "switch", (row.name, switch), float((row.name, switch) in switched)
         yield from _of_policies(row)
         check = checks.latest_done(conn, row.name)
         yield "check_failures", (row.name,), float(_failed_since(conn, row.name, check))
@@ -64,7 +64,7 @@ def samples(conn: Connection) -> Iterator[Sample]:
                 count = len(alarms.realised(conn, row, until=check.window_until))
                 yield "drift_realised_alarms_90d", (row.name,), float(count)
         if row.name in current:
-            yield from _of_champion(conn, current[row.name], check)
+            yield from _of_champion(current[row.name], facts[row.name], check)
         yield from _of_gate(conn, row.name)
         yield from _of_ended(conn, row.name)
     yield from _of_replicas(conn, current)
@@ -85,18 +85,41 @@ def _of_policies(row: ModelRow) -> Iterator[Sample]:
         yield "model_max_age_seconds", (row.name,), parse_duration(max_age).total_seconds()
 
 
-def _of_champion(conn: Connection, champion: Champion, check: Check | None) -> Iterator[Sample]:
-    model = champion.model
-    row = versions.get(conn, model, champion.version)
+def _watched(conn: Connection) -> set[str]:
+    """Return the models whose champion is on probation: of all at once, as one question costs as much as many rows."""
+    p = tables.probations.c
+    return set(conn.scalars(select(p.model).where(p.state == ProbationState.WATCHING.value)))
+
+
+def _switched(conn: Connection) -> set[tuple[str, str]]:
+    """Return each model and switch that is set."""
+    s = tables.switches.c
+    query = select(s.model, s.name).where(or_(s.expires_at.is_(None), s.expires_at > now(conn)))
+    return {(model, name) for model, name in conn.execute(query)}
+
+
+def _learned(conn: Connection) -> dict[str, tuple[bool, datetime]]:
+    """Return of each champion whether it was compiled and until when it learned, without its long reference."""
+    c, v = tables.champions.c, tables.versions.c
+    query = select(c.model, v.manifest, v.learned_until).join_from(
+        tables.champions, tables.versions, (v.model == c.model) & (v.version == c.version)
+    )
+    return {
+        model: ("artifact" in (manifest.get("compiled") or {}), until) for model, manifest, until in conn.execute(query)
+    }
+
+
+def _of_champion(champion: Champion, facts: tuple[bool, datetime], check: Check | None) -> Iterator[Sample]:
+    model, (compiled, learned_until) = champion.model, facts
     yield "model_info", (model, str(champion.version), "champion"), 1.0
     if champion.previous_version is not None and champion.previous_version != champion.version:
         yield "model_info", (model, str(champion.previous_version), "previous"), 1.0
     yield "champion_generation", (model,), float(champion.generation)
-    yield "champion_compiled", (model,), float(row.compiled == "proved")
+    yield "champion_compiled", (model,), float(compiled)
     yield "champion_changed_timestamp_seconds", (model,), champion.changed_at.timestamp()
-    yield "model_learned_until_timestamp_seconds", (model,), row.learned_until.timestamp()
+    yield "model_learned_until_timestamp_seconds", (model,), learned_until.timestamp()
     if check is not None and check.window_until is not None:
-        yield "model_age_seconds", (model,), (check.window_until - row.learned_until).total_seconds()
+        yield "model_age_seconds", (model,), (check.window_until - learned_until).total_seconds()
 
 
 def _of_check(check: Check) -> Iterator[Sample]:

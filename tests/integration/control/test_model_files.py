@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from service.control import controller as controlled
+from service.control import files
 from service.control.controller import Controller
 from service.domain.errors import DatabaseUnavailable
 from service.storage import models
@@ -56,13 +57,13 @@ def test_model_files_are_read_again_when_the_database_was_away_as_they_were_to_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(controlled, "FILES_AGAIN_S", 0.2)
-    tries, record = [], controlled.record
+    tries: list[Any] = []
 
     def away_once(*given: Any, **more: Any) -> Any:
         tries.append(given)
         if len(tries) == 1:
             raise DatabaseUnavailable("away")
-        return record(*given, **more)
+        return files.record(*given, **more)
 
     monkeypatch.setattr(controlled, "record", away_once)
     workshop = Workshop(tmp_path)
