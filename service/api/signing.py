@@ -44,9 +44,10 @@ class Signing:
         if self._is_open():
             return True
         caller = request.scope.get(CALLER)
-        if caller is None or (key_id := caller.origin.get("key")) is None:
+        origin: Mapping[str, Any] = {} if caller is None else caller.origin
+        if "key" not in origin:
             return False  # it came while everybody could
-        return self._sessions.is_good(key_id, self.session(request) if caller.origin["via"] == "console" else None)
+        return self._sessions.is_good(origin["key"], self.session(request) if origin["via"] == "console" else None)
 
     def session(self, request: Request) -> str:
         """Return the value of its session's cookie, or nothing."""

@@ -81,7 +81,7 @@ def of_retrain(look: Look) -> Consequence:
     if "freeze" in look.switches:
         return _refused("Nothing would be trained.", f"the model is frozen: {look.switches['freeze'].reason}")
     if look.active is not None:
-        return _refused("Nothing would be started.", f"a run is under way already ({look.active.state.value})")
+        return _refused("Nothing would be started.", f"a run is under way already: {look.active.state.value}")
     opposed = "judged alone, for there is no champion"
     if look.champion is not None:
         opposed = f"judged against version {look.champion.version} on the same newest rows"

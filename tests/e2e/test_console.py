@@ -141,6 +141,20 @@ def test_a_change_works_by_keyboard_and_the_page_follows_by_itself(browser: Brow
 
 
 @pytest.mark.timeout(300)
+def test_what_a_question_says_follows_the_version_that_is_chosen(browser: Browser, drawn: Drawn) -> None:
+    with watched(browser, drawn.url) as seen:
+        seen.page.goto(f"/models/{drawn.made.model}")
+        seen.page.get_by_role("link", name="Roll back", exact=True).click()
+        dialog = seen.page.get_by_role("dialog")
+        expect(dialog).to_contain_text("Version 1 answers again at once, in place of version 2.")
+        dialog.get_by_role("link", name="version 3, taken back").click()
+        expect(dialog).to_contain_text("Undoes a rollback: version 3 answers again at once, in place of version 2.")
+        expect(dialog.locator("input[name=to]")).to_have_value("3")
+        assert serious(seen.page) == []
+        _assert_silent(seen)
+
+
+@pytest.mark.timeout(300)
 def test_everything_works_without_a_script(browser: Browser, drawn: Drawn) -> None:
     with watched(browser, drawn.url, java_script_enabled=False) as seen:
         seen.page.goto(f"/models/{drawn.made.model}")
