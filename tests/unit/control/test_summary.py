@@ -1,6 +1,5 @@
 """A data summary is drawn after the verdict, not for every run of a replay, and its failure is a line in the log."""
 
-import gzip
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -48,18 +47,6 @@ def some_material(n: int = 300) -> Material:
         }
     )
     return Material(rows=rows, schema=SCHEMA, until=AT, snapshot={}, digest="")
-
-
-def test_the_summary_says_what_it_shows_and_runs_nothing_of_the_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.learning.summary.SAMPLE", 200)
-    path = summary.draw_summary(a_task(tmp_path), some_material())
-    assert path == tmp_path / MODEL / "data-run-1.html.gz"
-    page = gzip.decompress(path.read_bytes()).decode()
-    assert "200 of 300 rows, spread evenly in time" in page
-    assert "run-1" in page
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_summary_that_cannot_be_drawn_is_a_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
