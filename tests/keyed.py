@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import httpx
@@ -39,6 +40,15 @@ class Keyed:
         self.telemetry = Telemetry(CollectorRegistry())
         self.worker = Worker(database, self.store, spool=spool(home / "spool"), telemetry=self.telemetry)
         self.app = create(Parts(worker=self.worker, database=database, telemetry=self.telemetry, home=home, **parts))
+        # In a service one thread alone looks. Two at once may end in either order, and an older view would come last: a
+        # key that was revoked came in again.
+        self._looks, look = Lock(), self.worker.replica.look
+
+        def one_at_a_time(**more: Any) -> None:
+            with self._looks:
+                look(**more)
+
+        vars(self.worker.replica)["look"] = one_at_a_time
 
     def key(self, *roles: Role, name: str = "", lasts: timedelta | None = None) -> str:
         """Make a key that the worker knows at once; return its text."""
@@ -64,7 +74,8 @@ class Keyed:
 
     def look(self) -> None:
         """Let the worker see the keys now; its own thread would a moment later."""
-        self.worker.replica.keyring.follow(seen(self.database).ring)
+        with self._looks:
+            self.worker.replica.keyring.follow(seen(self.database).ring)
 
     def ask(
         self, method: str, path: str, key: str | None = None, *, headers: Mapping[str, str] | None = None, **more: Any
