@@ -76,6 +76,7 @@ def test_what_is_wrong_with_a_frames_values_is_named_by_row_and_field() -> None:
         ({"dataframe_split": {"columns": ["a"], "data": {}}}, "columns must be a list"),
         ({"dataframe_split": {"columns": [1], "data": [[1]]}}, "columns must be a list"),
         ({"dataframe_split": {"columns": ["a", "a"], "data": [[1, 1]]}}, "same name"),
+        (split(ROWS[:1], [*FLIP.names, "a"]), "same name"),
         (split([{**ROWS[0], "at": "2026-01-01T00:00:00Z", "zz": 1}]), "no features: 'zz'"),
         ({"dataframe_split": {"columns": ["a"], "data": [[1]]}}, "missing: 'b', 'n', 'on', 'zone'"),
         ({"dataframe_split": {"columns": [*FLIP.names[:4], "Zone"], "data": []}}, "did you mean 'zone'"),
