@@ -67,7 +67,7 @@ def change(holdout: Mapping[str, Any] | None, now: Blocks | None, *, level: floa
         return Change(worse=None, reason="the version holds no losses of its holdout: there is nothing to compare with")
     before = Blocks.from_json(holdout)
     if before.by != now.by:
-        return Change(worse=None, reason=f"the holdout was cut by {before.by}, the window by {now.by}")
+        return Change(worse=None, reason=f"the holdout was cut by {before.pitch}, the window by {now.pitch}")
     if len(before.means) < _FEWEST[0] or len(now.means) < _FEWEST[1]:
         words = (
             f"{len(before.means)} blocks of the holdout and {len(now.means)} of the window; {_FEWEST[0]} and "
@@ -82,8 +82,8 @@ def change(holdout: Mapping[str, Any] | None, now: Blocks | None, *, level: floa
     threshold = _threshold(before.means, len(now.means), level=level, seed=seed)
     risen = statistic > threshold
     words = (
-        f"loss {now.mean:.4g} over {len(now.means)} blocks of {now.by}, {before.mean:.4g} over {len(before.means)} of "
-        f"the holdout: CUSUM {statistic:.3g} is {'above' if risen else 'not above'} {threshold:.3g}, which "
+        f"loss {now.mean:.4g} over {len(now.means)} blocks of {now.pitch}, {before.mean:.4g} over {len(before.means)} "
+        f"of the holdout: CUSUM {statistic:.3g} is {'above' if risen else 'not above'} {threshold:.3g}, which "
         f"{level:.0%} of sound windows exceed"
     )
     return Change(worse=risen, reason=words, statistic=statistic, threshold=threshold)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from service.domain.duration import Window
+from service.domain.duration import Window, format_duration
 
 __all__ = ["Blocks", "blocks_of", "by_words"]
 
@@ -35,6 +35,18 @@ class Blocks:
     by: str
     means: Floats
     rows: Floats
+
+    @property
+    def pitch(self) -> str:
+        """How long a block is, for people.
+
+        Examples
+        --------
+        >>> Blocks(by="86400 s", means=np.empty(0), rows=np.empty(0)).pitch
+        '1d'
+        """
+        count, _, unit = self.by.partition(" ")
+        return format_duration(timedelta(seconds=int(count))) if unit == "s" else self.by
 
     @property
     def mean(self) -> float:

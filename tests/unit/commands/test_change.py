@@ -108,6 +108,28 @@ def test_watching_with_json_is_one_line_for_each_change(api: Api, wire: Wire, re
     assert retrue("runs", "--watch").out == "no run is under way\n"
 
 
+def test_watching_tells_a_run_that_stands_still_once(api: Api, wire: Wire, retrue: Command) -> None:
+    # It is looked at three times in each state.
+    still = [state for state in (*TO_THE_GATE, S.REJECTED) for _ in range(3)]
+    run_id = retrue("retrain", "flip", "--json").json["id"]
+    looks = iter(still)
+    known = S.QUEUED
+
+    def before(request: httpx.Request) -> None:
+        nonlocal known
+        if (
+            request.method == "GET"
+            and request.url.path == f"/v1/runs/{run_id}"
+            and (state := next(looks, known)) != known
+        ):
+            move(api, run_id, state)
+            known = state
+
+    wire.before = before
+    ran = retrue("runs", run_id, "--watch", "--json")
+    assert [line["state"] for line in ran.lines] == [state.value for state in (*TO_THE_GATE, S.REJECTED)]
+
+
 def test_a_run_is_cancelled_and_asking_again_changes_nothing(api: Api, retrue: Command) -> None:
     run_id = retrue("retrain", "flip", "--json").json["id"]
     assert retrue("cancel", run_id, "--json").json["state"] == "cancelled"

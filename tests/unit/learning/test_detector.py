@@ -120,6 +120,7 @@ def test_a_check_says_worse_in_words_with_figures_and_nothing_where_the_version_
         )
         assert found.worse is worse
         assert "CUSUM" in found.reason
+        assert "7 blocks of 1d" in found.reason
         assert any(character.isdigit() for character in found.reason)
     plain = realised(schema, "accuracy", _answered(0.5, 4), window=parse_window("7d"), reference_loss=0.2, min_rows=50)
     assert plain.worse is None
