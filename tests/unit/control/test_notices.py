@@ -53,7 +53,7 @@ def bring(database: Database, state: RunState) -> runs.Run:
     return run
 
 
-@pytest.mark.parametrize("state", list(RUN_KINDS))
+@pytest.mark.parametrize("state", sorted(RUN_KINDS))
 def test_a_run_is_told_of_once_when_it_ends_or_waits_for_a_person(database: Database, state: RunState) -> None:
     run = bring(database, state)
     own = [(kind, data) for kind, data in told(database) if kind == RUN_KINDS[state].value]
