@@ -91,7 +91,7 @@ def test_a_service_that_is_told_to_end_answers_what_it_accepted_and_is_gone_in_t
         slow, stalled = service.connect(), service.connect()
         with slow, stalled, Callers(service, 8).at_work() as callers:
             until(lambda: len(callers.answered) > 200)
-            slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx".encode())
+            slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nx".encode())
             stalled.sendall(b"GET /liv")
             taken = service.end()
             callers.is_over.set()
@@ -164,7 +164,7 @@ def test_children_of_a_killed_supervisor_leave_and_the_next_one_waits_for_them(t
         pids = [service.pid(name) for name in ("api-0", "api-1", "committer")]
         stalled = service.connect()
         with stalled:
-            stalled.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx".encode())
+            stalled.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nx".encode())
             service.process.kill()
             service.process.wait()
             with launched(home, host=host, port=port) as again:  # the same port, at once
@@ -235,11 +235,11 @@ def test_a_service_ends_in_time_though_a_run_trains_and_somebody_follows_it(tmp_
 
         run = until(training, within_s=200, what="training")[0]
         with service.connect() as following, service.connect() as slow:
-            following.sendall(f"GET /v1/runs/{run['id']}/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            following.sendall(f"GET /v1/runs/{run['id']}/events?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             told = b""
             while b"training" not in told:
                 told += following.recv(65536)
-            slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx".encode())
+            slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nx".encode())
             assert service.predict().status_code == httpx.codes.OK
             taken = service.end()
             rest = b""
