@@ -56,7 +56,7 @@ def test_whichever_worker_is_scraped_tells_the_figures_of_both_and_no_series_com
         for _ in range(12):
             assert service.predict().status_code == httpx.codes.OK
         until(lambda: service.metric(COUNTED) == 42, what="all that was counted")
-        # A killed worker passes for alive until its last heartbeat is old: only then is it known who stands in its place.
+        # A killed worker passes for alive until its last heartbeat is old; only then is it known who stands in for it.
         after: dict[tuple[str, tuple[str, ...]], float] = {}
 
         def is_as_before() -> bool:
