@@ -25,6 +25,7 @@ from tests.served import PRICE, crown, named, pack, price, register
 __all__ = ["main"]
 
 LONGEST_MS = 100.0
+WORKERS = 2
 
 
 def fill(home: Path, *, models: int, versions: int) -> None:
@@ -54,6 +55,11 @@ def scrapes(service: Launched, n: int) -> tuple[list[float], int, int]:
     return taken, len(text), sum(not line.startswith("#") for line in text.splitlines())
 
 
+def is_whole(service: Launched) -> bool:
+    """Return whether both workers serve every champion."""
+    return service.metric("retrue_workers") == WORKERS and service.metric("retrue_serving_lagging") == 0
+
+
 def is_new(service: Launched, before: int) -> bool:
     """Return whether another worker than `before` answers."""
     return service.pid("api-0") != before and service.is_ready()
@@ -80,8 +86,8 @@ def main() -> int:
         home = Path.cwd() / ".cache" / f"scrape-{os.getpid()}-{models}-{versions}"
         home.mkdir(parents=True)
         fill(home, models=models, versions=versions)
-        with launched(home, workers=2) as service:
-            until(lambda: service.metric("retrue_serving_lagging") == 0, within_s=300, what="all champions")
+        with launched(home, workers=WORKERS) as service:
+            until(partial(is_whole, service), within_s=300, what="all champions at both workers")
             for killed in (0, deaths):
                 kill(service, killed)
                 taken, size, series = scrapes(service, turns)
