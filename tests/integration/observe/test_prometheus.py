@@ -123,7 +123,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             )
             client.rollback("flip", reason="test")
             replayed(url, frame.iloc[SOUND:])
-            # Not only now: as dashboards ask, at steps since the beginning, of which the newest may lie before a scrape.
+            # As dashboards ask: at steps since the beginning, of which the newest may lie before a scrape.
             asked = 'max(retrue_switch{switch="quarantine"}) == 1'
             until(lambda: one.values(asked), within_s=300, what="a quarantine that was scraped")
             yield one
