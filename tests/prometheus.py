@@ -5,26 +5,21 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from tests.launched import NO_TLS, until
 
 __all__ = ["RULES", "Prometheus", "program", "prometheus"]
 
 RULES = Path(__file__).parents[1] / "grafana" / "prometheus"
-CONFIG = """
-global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 2s}}
-rule_files: ["{rules}"]
-scrape_configs:
-  - job_name: retrue
-    static_configs: [{{targets: ["{target}"]}}]
-"""
+EVERY = "2s"
 
 
 def program(name: str) -> str:
@@ -66,18 +61,23 @@ class Prometheus:
         found = self.get("query_range", query=expr, start=start, end=end, step="2s")["result"]
         return [float(value) for series in found for _, value in series["values"]]
 
-    def now(self, expr: str) -> list[float]:
-        """Return the newest values."""
-        return [float(one["value"][1]) for one in self.get("query", query=expr)["result"]]
+    def now(self, expr: str, *, by: str) -> dict[str, float]:
+        """Return the newest values by a label."""
+        return {one["metric"].get(by, ""): float(one["value"][1]) for one in self.get("query", query=expr)["result"]}
 
 
 @contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Run one that scrapes `target`, and end it afterwards."""
+def prometheus(folder: Path, *targets: Mapping[str, Any]) -> Iterator[Prometheus]:
+    """Run one that scrapes `targets`, each in the form of its static_configs, and end it afterwards."""
     binary = program("prometheus")
     folder.mkdir()
     config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(rules=RULES / "rules" / "*.yml", target=target))
+    content = {
+        "global": {"scrape_interval": EVERY, "scrape_timeout": EVERY, "evaluation_interval": EVERY},
+        "rule_files": [str(RULES / "rules" / "*.yml")],
+        "scrape_configs": [{"job_name": "retrue", "static_configs": list(targets)}],
+    }
+    config.write_text(yaml.safe_dump(content))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

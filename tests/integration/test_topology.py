@@ -4,7 +4,6 @@ Each api has a home of its own, and lake, artifacts and evidence are everybody's
 """
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +22,7 @@ from service.storage import tables
 from service.storage.database import Database
 from service.storage.lake import Lake
 from tests.launched import ROWS, Launched, launched, prepared, until
+from tests.prometheus import prometheus
 
 pytestmark = pytest.mark.timeout(1800)  # seven processes start slowly on a busy machine
 
@@ -105,51 +105,6 @@ def controller(home: Path, url: str) -> Iterator[Controller]:
             process.wait()
 
 
-@contextmanager
-def prometheus(folder: Path, targets: dict[str, int]) -> Iterator[str]:
-    """Yield the address of a real Prometheus that scrapes these, with the rules where they are there."""
-    binary = shutil.which("prometheus")
-    if binary is None:
-        pytest.skip("there is no prometheus on this machine")
-    folder.mkdir()
-    config = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(ROOT / "grafana" / "prometheus" / "rules" / "*.yml")],
-        "scrape_configs": [
-            {
-                "job_name": "retrue",
-                "static_configs": [
-                    {"targets": [f"127.0.0.1:{port}"], "labels": {"process": name}} for name, port in targets.items()
-                ],
-            }
-        ],
-    }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                binary, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def asked(prometheus_url: str, query: str) -> dict[str, float]:
-    """Return a query's values by process."""
-    try:
-        answer = httpx.get(f"{prometheus_url}/api/v1/query", params={"query": query}, timeout=10).json()
-    except httpx.TransportError:
-        return {}
-    return {row["metric"].get("process", ""): float(row["value"][1]) for row in answer["data"]["result"]}
-
-
 def rows_in_the_lake(folder: Path) -> int:
     version = Lake(folder / "shared" / "lake").version_of("price", "predictions")
     if version is None:
@@ -180,20 +135,27 @@ def test_the_containers_topology_goes_on_without_its_leading_controller_and_with
         until(lambda: sum(one.leads for one in controllers) == 1, within_s=PATIENT_S, what="one leader")
         ports = {f"api-{n}": api.address[1] for n, api in enumerate(apis, start=1)}
         ports |= {f"controller-{n}": one.port for n, one in enumerate(controllers, start=1)}
-        watching = stack.enter_context(prometheus(tmp_path / "prometheus", ports))
+        targets = [{"targets": [f"127.0.0.1:{port}"], "labels": {"process": name}} for name, port in ports.items()]
+        watching = stack.enter_context(prometheus(tmp_path / "prometheus", *targets))
         assert all(is_well(f"api-{n}", ports[f"api-{n}"]) for n in (1, 2))
         assert all(is_well("controller", one.port) for one in controllers)
 
         answered = _predictions_reach_one_lake(apis, tmp_path)
-        until(lambda: asked(watching, "up") == dict.fromkeys(ports, 1.0), within_s=PATIENT_S, what="every scrape")
         until(
-            lambda: sum(asked(watching, "sum by (process) (retrue_leader)").values()) == 1.0,
+            lambda: watching.now("up", by="process") == dict.fromkeys(ports, 1.0),
+            within_s=PATIENT_S,
+            what="every scrape",
+        )
+        until(
+            lambda: sum(watching.now("sum by (process) (retrue_leader)", by="process").values()) == 1.0,
             within_s=PATIENT_S, what="one leader to be seen",
         )  # fmt: skip
 
         _the_other_controller_leads(controllers, database)
         dead = f"controller-{[one.process.poll() is None for one in controllers].index(False) + 1}"
-        until(lambda: asked(watching, "up").get(dead) == 0.0, within_s=PATIENT_S, what="the dead one's absence")
+        until(
+            lambda: watching.now("up", by="process").get(dead) == 0.0, within_s=PATIENT_S, what="the dead one's absence"
+        )
         living = next(one for one in controllers if one.process.poll() is None)
         until(lambda: living.leads, within_s=PATIENT_S, what="the other one's lead")
 
@@ -202,7 +164,9 @@ def test_the_containers_topology_goes_on_without_its_leading_controller_and_with
         assert is_well("api-2", ports["api-2"])
         assert not is_well("api-1", ports["api-1"])
         until(lambda: rows_in_the_lake(tmp_path) == answered + 1, within_s=PATIENT_S, what="the last row")
-        until(lambda: asked(watching, "up").get("api-1") == 0.0, within_s=PATIENT_S, what="the api's absence")
+        until(
+            lambda: watching.now("up", by="process").get("api-1") == 0.0, within_s=PATIENT_S, what="the api's absence"
+        )
 
 
 def _predictions_reach_one_lake(apis: list[Launched], folder: Path) -> int:

@@ -111,7 +111,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with launched(folder / "home", role="serve", workers=2, ready=False) as service:
         host, port = service.address
         url = f"http://{host}:{port}"
-        with prometheus(folder / "prometheus", f"{host}:{port}") as server, Retrue(url) as client:
+        with prometheus(folder / "prometheus", {"targets": [f"{host}:{port}"]}) as server, Retrue(url) as client:
             one = Watched(service, server, time.time())
             until(service.is_ready, within_s=300, what="ready")
             until(partial(has_champion, client, 1), within_s=300, what="version 1")
